@@ -24,7 +24,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --home-dir /quipu --create-home quipu \
  && install -d -m 1777 /quipu/data \
- && install -d -o quipu -g quipu -m 0700 /quipu/objects
+ && install -d -o quipu -g quipu -m 0700 /quipu/objects /quipu/blobs
 COPY --from=program /usr/local/bin/quipu /usr/local/bin/quipu
 USER 10001:10001
 WORKDIR /quipu

@@ -41,7 +41,7 @@ try: deps-test ## One test or a few, soon after an edit: make try TEST=messages:
 
 # How many times as long as in `make test` the tests of random lives, crashes and memory are.
 ROUNDS ?= 5
-SOAKED := archive::chaos archive::crashes archive::memory jobs::chaos jobs::crashes jobs::model messages::model store::overtaking store::requests store::ticks
+SOAKED := archive::chaos archive::crashes archive::memory blossom::crashes blossom::property jobs::chaos jobs::crashes jobs::model messages::model store::overtaking store::requests store::ticks
 
 .PHONY: soak
 soak: deps-test ## The tests of random lives, crashes and memory, ROUNDS=5 times as long as in `make test`
@@ -71,7 +71,7 @@ deps-test: ## Likewise what the tests need
 	@scripts/deps test
 
 .PHONY: deps-bench
-deps-bench: ## Likewise what `make bench-archive` and `make bench-jobs` compare with
+deps-bench: ## Likewise what `make bench-archive`, `make bench-jobs` and `make bench-blossom` compare with
 	@scripts/deps bench
 
 .PHONY: fmt
@@ -117,6 +117,10 @@ bench-messages: deps build ## Messages: sends, deliveries, queues, idle connecti
 bench-jobs: deps-bench build ## Jobs against graphile-worker: drains, claim latency, a snapshot held open, a million pending
 	$(CARGO) bench --locked --profile dev --bench jobs
 
+.PHONY: bench-blossom
+bench-blossom: deps-bench build ## Blobs against curl and nginx: uploads to three upstreams, redirects, the built-in store, recovery
+	ulimit -n 8192; $(CARGO) bench --locked --profile dev --bench blossom
+
 .PHONY: farm
 farm: ## A thousand relays of all characters on the loopback, to try an archive on
 	ulimit -n 8192; $(CARGO) bench --locked --profile dev --bench farm
@@ -124,7 +128,7 @@ farm: ## A thousand relays of all characters on the loopback, to try an archive 
 # Seconds that `make fuzz` gives to each of FUZZ_TARGETS. What it finds worth keeping stays in the target folder; a failure is written
 # to fuzz/artifacts/.
 FUZZ_S ?= 60
-FUZZ_TARGETS ?= frames relay documents lists configuration jobs http
+FUZZ_TARGETS ?= frames relay documents lists configuration jobs blossom http
 FUZZ := $(abspath $(TARGET))/fuzz
 
 .PHONY: fuzz

@@ -46,9 +46,17 @@ impl Instance {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quipu"));
         command.arg("up").arg("--data").arg(folder.path().join("data")).arg("--ready-file").arg(&ready);
         command.arg("--port-base").arg(free_ports().to_string());
-        for service in
-            ["initializer", "finder", "validator", "monitor", "synchronizer", "messages", "jobs", "console"]
-        {
+        for service in [
+            "initializer",
+            "finder",
+            "validator",
+            "monitor",
+            "synchronizer",
+            "messages",
+            "jobs",
+            "blossom",
+            "console",
+        ] {
             command.arg("--set").arg(format!("services.{service}.enabled=false"));
         }
         for setting in settings {
@@ -161,6 +169,13 @@ impl Instance {
     /// Peak memory of the process `quipu up`, in MiB, without its servers.
     pub(crate) fn peak_mib(&self) -> f64 {
         self.memory_kib("VmHWM:") / 1_024.0
+    }
+
+    /// Lets the peak begin anew, and returns the current memory of the process `quipu up`, in MiB.
+    pub(crate) fn reset_peak(&self) -> f64 {
+        // 5 resets the peak (proc(5)).
+        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("our own child");
+        self.resident_kib() / 1_024.0
     }
 
     /// Current memory of the process `quipu up`, in KiB, without its servers.

@@ -29,6 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
         implementation: FOLDER.to_str().expect("the path is UTF-8").to_owned(),
         environment,
         working_dir: FOLDER.join("elsewhere"),
+        settings_file: None,
         overrides: Vec::new(),
     };
     if let Err(error) = Configuration::load(sources) {

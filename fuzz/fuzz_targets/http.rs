@@ -32,6 +32,7 @@ static LISTENERS: LazyLock<Vec<SocketAddr>> = LazyLock::new(|| {
         implementation: "bigbrotr".to_owned(),
         environment: Environment::default(),
         working_dir: folder,
+        settings_file: None,
         overrides: off.iter().map(|service| format!("services.{service}.enabled=false")).collect(),
     };
     let configuration = Configuration::load(sources).expect("the bundled settings are good");

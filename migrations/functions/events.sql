@@ -99,7 +99,7 @@ CREATE OR REPLACE FUNCTION quipu_erasure_detail(events bigint, sightings bigint,
     jsonb_strip_nulls(jsonb_build_object('events', events, 'sightings', sightings, 'compared', nullif(compared, 0)));
 COMMENT ON FUNCTION quipu_erasure_detail(bigint, bigint, bigint) IS 'erasure.detail: number of removed events and sightings, and how many of these sightings were learnt by comparing ids (absent for 0)';
 
--- Trigger of events, sightings and the journals of jobs. A row may be deleted only in the transaction that recorded its
+-- Trigger of events, sightings and the journals of jobs and blobs. A row may be deleted only in the transaction that recorded its
 -- erasure. The event of a sighting is looked up in its own month, so that the cost depends on the number of deleted rows.
 CREATE OR REPLACE FUNCTION quipu_refuse_unrecorded_delete() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE mine erasure[]; uncovered boolean := false; left_event bigint;
@@ -111,6 +111,9 @@ BEGIN
     ELSIF cardinality(mine) > 0 AND TG_ARGV[0] = 'jobs' THEN
         SELECT EXISTS (SELECT FROM gone g WHERE NOT EXISTS (
             SELECT FROM unnest(mine) x WHERE x.kind IN ('job', 'jobs') AND g.job BETWEEN x.first_job AND x.last_job)) INTO uncovered;
+    ELSIF cardinality(mine) > 0 AND TG_ARGV[0] = 'blobs' THEN
+        SELECT EXISTS (SELECT FROM gone g WHERE NOT EXISTS (
+            SELECT FROM unnest(mine) x WHERE x.kind = 'blob' AND x.sha256 = g.sha256)) INTO uncovered;
     ELSIF cardinality(mine) > 0 THEN
         -- Sightings are deleted before their events: the event tells which erasure covers a sighting.
         FOR left_event IN SELECT DISTINCT g.event FROM gone g LOOP
@@ -127,7 +130,7 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
-COMMENT ON FUNCTION quipu_refuse_unrecorded_delete() IS 'trigger of events, sightings and journals of jobs: a row may be deleted only in the transaction that recorded its erasure';
+COMMENT ON FUNCTION quipu_refuse_unrecorded_delete() IS 'trigger of events, sightings and journals of jobs and blobs: a row may be deleted only in the transaction that recorded its erasure';
 
 -- True if every event that was looked up when `as_of` was the newest erasure still exists. May be false although
 -- they exist.

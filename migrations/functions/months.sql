@@ -11,7 +11,7 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT ON %s TO quipu', journal);
     EXECUTE format('GRANT SELECT ON %s TO quipu_reader', journal);
 END $$;
-COMMENT ON FUNCTION quipu_make_event_journal(regclass, text) IS 'as quipu_make_journal, for journals of events and jobs, whose rows an erasure may remove; family: events, sightings or jobs';
+COMMENT ON FUNCTION quipu_make_event_journal(regclass, text) IS 'as quipu_make_journal, for journals of events, jobs and blobs, whose rows an erasure may remove; family: events, sightings, jobs or blobs';
 REVOKE ALL ON FUNCTION quipu_make_event_journal(regclass, text) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION quipu_partition_bound(family text, month date, unbounded text) RETURNS text LANGUAGE sql IMMUTABLE RETURN

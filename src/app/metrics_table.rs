@@ -57,7 +57,7 @@ fn row(text: &mut String, metric: &Metric, long: &mut BTreeSet<(&'static str, St
     let mut labels = Vec::new();
     for Label { key, values } in metric.labels {
         match values {
-            Values::Constants(what) => labels.push(format!("`{key}`: {what}")),
+            Values::Constants(what) | Values::Configured(what) => labels.push(format!("`{key}`: {what}")),
             Values::Listed(lists) => {
                 let values = lists.concat().join(", ");
                 if values.len() <= LIST_MAX {

@@ -4,7 +4,7 @@ use super::upkeep;
 use crate::base::Secret;
 use crate::config::{Services, Settings};
 use crate::room::{ListenerSpec, Page, Room, ServiceName, ServiceSpec};
-use crate::services::{archive, console, jobs, messages, observer};
+use crate::services::{archive, blossom, console, jobs, messages, observer};
 use crate::store::Error;
 use crate::store::projection::Projection;
 use crate::store::verify::{self, Finding};
@@ -12,7 +12,7 @@ use crate::telemetry::Metric;
 
 /// Every room, and the services that serve all rooms.
 pub const ROOMS: &[Room] =
-    &[upkeep::ROOM, archive::ROOM, observer::ROOM, messages::ROOM, jobs::ROOM, console::ROOM];
+    &[upkeep::ROOM, archive::ROOM, observer::ROOM, messages::ROOM, jobs::ROOM, blossom::ROOM, console::ROOM];
 
 /// The description of one service.
 #[must_use]

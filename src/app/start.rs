@@ -42,6 +42,7 @@ pub(super) async fn start(
     }
     let mut settings = configuration.settings.clone();
     settings.services.jobs.files.folder.get_or_insert_with(|| data.join("objects"));
+    settings.services.blossom.folder.get_or_insert_with(|| data.join("blobs"));
     let ops = Listener::bind(Port::Ops.as_str(), OPS_SETTING, settings.http.ops_address).await?;
     let ops_address = ops.address().to_string();
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));

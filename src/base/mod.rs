@@ -11,7 +11,9 @@ mod network;
 pub mod nostr_event;
 mod relay_url;
 mod secret;
+mod sha256;
 mod webhook_keys;
+mod words;
 
 pub use causes::with_causes;
 pub use clock::{Clock, SystemClock};
@@ -21,4 +23,6 @@ pub use network::Network;
 pub use nostr_event::{NostrEvent, Refusals, VerifiedEvent};
 pub use relay_url::{RELAY_URL_BYTES_MAX, RelayUrl, RelayUrlError, is_local_ip, is_local_name};
 pub use secret::Secret;
+pub use sha256::{NotSha256, Sha256};
 pub use webhook_keys::{NotWebhookKeys, WebhookKeys};
+pub(crate) use words::words;

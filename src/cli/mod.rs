@@ -1,7 +1,9 @@
 //! The command line. Each command is one file; every listing has `--json`.
 
 mod archive;
+mod blobs;
 mod confirm;
+mod digest;
 mod export;
 mod exposure;
 mod health;
@@ -92,6 +94,9 @@ enum Command {
     /// Set limits, then become a command.
     #[command(hide = true)]
     Confined(jobs::worker::confine::Confined),
+    /// Upload and list blobs; show, prove and repair their copies; follow keys.
+    #[command(subcommand)]
+    Blobs(Box<blobs::Blobs>),
     /// Create, list and revoke API tokens of the job queue.
     #[command(subcommand)]
     Tokens(tokens::Tokens),
@@ -119,8 +124,8 @@ enum Command {
     },
     /// Verify the tables against the journals.
     Verify(upkeep::Verify),
-    /// Erase an event, everything that a key signed, or a job. A tombstone keeps the events from being stored
-    /// again.
+    /// Erase an event, everything that a key signed, a job or a blob. A tombstone keeps events and blobs from being
+    /// stored again.
     Erase(leave::Erase),
     /// Drop whole months of events or whole partitions of jobs, leaving a record.
     Retention(leave::Retention),
@@ -164,6 +169,17 @@ fn rebuild_help() -> String {
 }
 
 impl Cli {
+    /// Reads the command line of this process. Programs in Go take flags with one dash, so `-config` counts as
+    /// `--config`.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let arguments = std::env::args_os().map(|argument| match argument.to_str() {
+            Some(text) if text == "-config" || text.starts_with("-config=") => format!("-{text}").into(),
+            _ => argument,
+        });
+        Self::parse_from(arguments)
+    }
+
     /// Runs the command. A closed pipe (`quipu relays list | head`) ends a listing like its end does.
     pub async fn run(self) -> Result<ExitCode> {
         match Box::pin(self.run_command()).await {
@@ -197,11 +213,13 @@ impl Cli {
             return Ok(ExitCode::SUCCESS);
         }
         let mut overrides = common.overrides.clone();
+        let mut settings_file = None;
         if let Command::Run(run) = &command {
             overrides.extend(run.overrides()?);
+            settings_file = run.settings_file();
         }
-        let configuration =
-            Configuration::load(Sources::of_process(common.implementation.clone(), overrides))?;
+        let sources = Sources::of_process(common.implementation.clone(), overrides);
+        let configuration = Configuration::load(Sources { settings_file, ..sources })?;
         if let Command::CheckConfig { .. } = command {
             output::list(format_args!("{:#}", configuration.effective_json()))?;
             for warning in app::registry::warnings(&configuration.settings) {
@@ -227,6 +245,7 @@ impl Cli {
             Command::Jobs(jobs) => jobs.run(&context).await,
             Command::Workers(workers) => workers.run(&context).await,
             Command::Worker(worker) => Box::pin(worker.run(&context)).await,
+            Command::Blobs(blobs) => Box::pin(blobs.run(context)).await,
             Command::Tokens(tokens) => until_signal(tokens.run(&context)).await,
             Command::Archive(archive) => archive.run(&context).await,
             Command::Url { door } => url::show(&context, door),

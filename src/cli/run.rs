@@ -1,5 +1,5 @@
-//! `quipu run`: single services. `quipu run messages` also takes the flags of aethos-relay, which it
-//! replaces.
+//! `quipu run`: single services. `quipu run messages` also takes the flags of aethos-relay, and `quipu run blossom`
+//! those of Blossom Espelhator, which they replace.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,8 +10,9 @@ use clap::Args;
 use crate::room::ServiceName;
 use crate::telemetry::notice;
 
-/// The service that the flags below belong to.
+/// The services that the flags below belong to.
 const MESSAGES: &str = ServiceName::Messages.as_str();
+const BLOSSOM: &str = ServiceName::Blossom.as_str();
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Run {
@@ -19,6 +20,20 @@ pub(super) struct Run {
     pub(super) services: Vec<String>,
     #[command(flatten)]
     flags: Flags,
+    #[command(flatten)]
+    blossom: BlossomFlags,
+}
+
+/// The flags of Blossom Espelhator, which also takes `-config` with one dash.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Flags of `run blossom`, as Blossom Espelhator has them")]
+struct BlossomFlags {
+    /// A settings file: its own, or one of Quipu. It comes before the environment and `--set`, which override it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Log more: the level `debug`.
+    #[arg(short, long)]
+    verbose: bool,
 }
 
 /// The flags of aethos-relay. Each sets one setting of `services.messages`.
@@ -55,6 +70,11 @@ struct Flags {
 }
 
 impl Run {
+    /// The settings file that is named.
+    pub(super) fn settings_file(&self) -> Option<PathBuf> {
+        self.blossom.config.clone()
+    }
+
     /// The flags as settings.
     pub(super) fn overrides(&self) -> Result<Vec<String>> {
         let flags = &self.flags;
@@ -92,6 +112,13 @@ impl Run {
             && !self.services.iter().any(|service| service == MESSAGES)
         {
             bail!("these flags are for `quipu run {MESSAGES}`");
+        }
+        let BlossomFlags { config, verbose } = &self.blossom;
+        if (config.is_some() || *verbose) && !self.services.iter().any(|service| service == BLOSSOM) {
+            bail!("--config and --verbose are for `quipu run {BLOSSOM}`");
+        }
+        if *verbose {
+            settings.push("log.level=debug".to_owned());
         }
         if flags.log_json {
             settings.push("log.format=json".to_owned());

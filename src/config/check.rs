@@ -15,7 +15,7 @@ pub(super) fn find(settings: &Settings, merged: &Merged, has_monitor_key: bool) 
 }
 
 /// Every section with its name. The patterns have no `..`: a section that is not listed does not compile.
-fn all(settings: &Settings) -> [(&'static str, &dyn Section); 17] {
+fn all(settings: &Settings) -> [(&'static str, &dyn Section); 18] {
     let Settings { database, log, http, networks, services } = settings;
     let Services {
         initializer,
@@ -29,6 +29,7 @@ fn all(settings: &Settings) -> [(&'static str, &dyn Section); 17] {
         observer,
         messages,
         jobs,
+        blossom,
         console,
         ingest,
     } = services;
@@ -48,6 +49,7 @@ fn all(settings: &Settings) -> [(&'static str, &dyn Section); 17] {
         ("services.observer", observer),
         ("services.messages", messages),
         ("services.jobs", jobs),
+        ("services.blossom", blossom),
         ("services.console", console),
         ("services.ingest", ingest),
     ]

@@ -27,6 +27,10 @@ pub(super) const JOB_SECRETS: [&str; 4] =
     ["QUIPU_JOBS_TOKEN", "BLOBFORGE_API_TOKEN", "QUIPU_WORKER_SECRET", "BLOBFORGE_WORKER_SECRET"];
 /// The variables with the access key and the secret key of the bucket for files of jobs, as BlobForge names them.
 pub(super) const OBJECT_KEYS: [&str; 2] = ["BLOBFORGE_S3_ACCESS_KEY", "BLOBFORGE_S3_SECRET_KEY"];
+/// The variables with the access key and the secret key of buckets for blobs.
+pub(super) const BLOB_KEYS: [&str; 2] = ["QUIPU_BLOSSOM_S3_ACCESS_KEY", "QUIPU_BLOSSOM_S3_SECRET_KEY"];
+/// The variable with the key that requests to upstreams of blobs are signed with.
+pub(super) const BLOSSOM_KEY: &str = "QUIPU_BLOSSOM_KEY";
 /// The variable with the secret by which the listener of jobs proves itself to the `OpenID` provider.
 pub(super) const OIDC_SECRET: &str = "BLOBFORGE_OIDC_CLIENT_SECRET";
 /// The variable with the keys by which webhooks are signed.
@@ -51,8 +55,8 @@ fn password_variable(url_variable: &str) -> String {
 /// Every variable that may hold a secret.
 pub(super) fn secret_variables() -> Vec<String> {
     let urls = URLS.iter().flat_map(|url| [(*url).to_owned(), password_variable(url)]);
-    let keys = [MONITOR_KEY, SYNCHRONIZER_KEY, OIDC_SECRET, WEBHOOK_SECRET];
-    let keys = keys.into_iter().chain(JOB_SECRETS).chain(OBJECT_KEYS);
+    let keys = [MONITOR_KEY, SYNCHRONIZER_KEY, OIDC_SECRET, WEBHOOK_SECRET, BLOSSOM_KEY];
+    let keys = keys.into_iter().chain(JOB_SECRETS).chain(OBJECT_KEYS).chain(BLOB_KEYS);
     urls.chain(keys.map(str::to_owned)).collect()
 }
 

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::environment::{Environment, OBJECT_KEYS};
+use super::Blossom;
+use super::environment::{BLOB_KEYS, Environment, OBJECT_KEYS};
 use super::layer::{ENVIRONMENT, Problem};
 use crate::base::Secret;
 
@@ -143,15 +144,36 @@ impl ObjectKeys {
     /// # Errors
     /// When one of the two is missing, or both while a bucket is named.
     pub(super) fn read(environment: &Environment, files: &JobFiles) -> Result<Option<Self>, Problem> {
-        let [access, secret] = OBJECT_KEYS.map(|name| environment.get(name).map(Secret::new));
+        Self::of(environment, OBJECT_KEYS, files.bucket().is_some(), "the bucket of services.jobs.files")
+    }
+
+    /// The keys of the buckets among the upstreams of blobs; `None` if neither is set.
+    ///
+    /// # Errors
+    /// When one of the two is missing, or both while an upstream is a bucket.
+    pub(super) fn read_blossom(
+        environment: &Environment,
+        blossom: &Blossom,
+    ) -> Result<Option<Self>, Problem> {
+        let has_bucket = blossom.upstreams.iter().any(super::BlossomUpstream::is_bucket);
+        Self::of(environment, BLOB_KEYS, has_bucket, "a bucket of services.blossom.upstreams")
+    }
+
+    fn of(
+        environment: &Environment,
+        names: [&str; 2],
+        has_bucket: bool,
+        user: &str,
+    ) -> Result<Option<Self>, Problem> {
+        let [access, secret] = names.map(|name| environment.get(name).map(Secret::new));
         let missing = |place: usize| Problem {
             source: ENVIRONMENT.into(),
-            key: OBJECT_KEYS[place].to_owned(),
-            reason: "must be set: the bucket of services.jobs.files needs both keys".to_owned(),
+            key: names[place].to_owned(),
+            reason: format!("must be set: {user} needs both keys"),
         };
         match (access, secret) {
             (Some(access_key), Some(secret_key)) => Ok(Some(Self { access_key, secret_key })),
-            (None, None) if files.bucket().is_none() => Ok(None),
+            (None, None) if !has_bucket => Ok(None),
             (None, _) => Err(missing(0)),
             (Some(_), None) => Err(missing(1)),
         }

@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Metadata, Profile, Provider};
+
+use super::blossom_original;
 
 /// One reason why the configuration is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,17 +75,27 @@ impl Layer {
     /// Parses a YAML text. `under` is the section that it fills, such as `services.projector`; empty for the
     /// root. A key without a value counts as absent.
     pub(super) fn yaml(source: &str, under: &str, text: &str) -> Result<Self, Problem> {
-        // Without the snippet of the source: a problem is one line.
-        let options = serde_saphyr::options! { with_snippet: false };
-        let parsed: Option<Dict> =
-            serde_saphyr::from_str_with_options(text, options).map_err(|error| Problem {
-                source: source.to_owned(),
-                key: String::new(),
-                reason: format!("not readable as YAML: {error}"),
-            })?;
+        let parsed = parsed(source, text)?;
         let mut dict = Dict::new();
-        put(&mut dict, under, Value::from(without_empty(parsed.unwrap_or_default())));
+        put(&mut dict, under, Value::from(parsed));
         Ok(Self { source: source.to_owned(), dict })
+    }
+
+    /// Parses a file that the command line names: settings of Quipu with their sections, or those of Blossom
+    /// Espelhator.
+    pub(super) fn named_file(path: &Path) -> Result<Self, Problem> {
+        let source = path.display().to_string();
+        let problem = |key: String, reason: String| Problem { source: source.clone(), key, reason };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| problem(String::new(), format!("cannot be read: {error}")))?;
+        let mut dict = parsed(&source, &text)?;
+        if blossom_original::is_original(&dict) {
+            let settings =
+                blossom_original::translated(dict).map_err(|(key, reason)| problem(key, reason))?;
+            dict = Dict::new();
+            put(&mut dict, "services.blossom", Value::from(settings));
+        }
+        Ok(Self { source, dict })
     }
 
     /// Reads the variables `QUIPU__SECTION__KEY`, `QUIPU_POOLER` as another name of `QUIPU__DATABASE__POOLER`,
@@ -152,6 +165,19 @@ impl Provider for Layer {
     fn data(&self) -> Result<Map<Profile, Dict>, Error> {
         Ok(Profile::Default.collect(self.dict.clone()))
     }
+}
+
+/// Parses a YAML text. A key without a value counts as absent.
+fn parsed(source: &str, text: &str) -> Result<Dict, Problem> {
+    // Without the snippet of the source: a problem is one line.
+    let options = serde_saphyr::options! { with_snippet: false };
+    let parsed: Option<Dict> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| Problem {
+            source: source.to_owned(),
+            key: String::new(),
+            reason: format!("not readable as YAML: {error}"),
+        })?;
+    Ok(without_empty(parsed.unwrap_or_default()))
 }
 
 /// Parses a number, a boolean or a list in brackets; anything else is a string.

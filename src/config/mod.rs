@@ -1,5 +1,5 @@
-//! Reads the configuration once at the start: defaults, then the implementation's files, then the environment
-//! with `.env`, then `--set`. Later sources override earlier ones, key by key. Unknown keys are refused.
+//! Reads the configuration once at the start: defaults, then the implementation's files, then the file of `-config`,
+//! then the environment with `.env`, then `--set`. Later sources override earlier ones, key by key. Unknown keys are refused.
 //!
 //! **Architecture Invariant:** nothing else reads the environment or a settings file. No setting is a secret:
 //! secrets come only from the environment, or from files that it names, as [`Secret`]s.
@@ -11,6 +11,9 @@ macro_rules! nonzero {
     };
 }
 
+mod blossom;
+mod blossom_original;
+mod blossom_upstreams;
 mod check;
 mod dotenv;
 mod environment;
@@ -46,6 +49,8 @@ use crate::base::{Secret, WebhookKeys};
 use layer::Layer;
 use merge::Merged;
 
+pub use blossom::Blossom;
+pub use blossom_upstreams::{BlossomUpstream, RedirectStrategy};
 pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use http::{AddressPrefix, Http};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
@@ -109,6 +114,8 @@ pub struct Sources {
     pub environment: Environment,
     /// The folder whose `.env` is read before the implementation's.
     pub working_dir: PathBuf,
+    /// A settings file that the command line names; it comes after the files of the implementation.
+    pub settings_file: Option<PathBuf>,
     /// The values of `--set`: `section.key=value`.
     pub overrides: Vec<String>,
 }
@@ -121,6 +128,7 @@ impl Sources {
             implementation: implementation.into(),
             environment: Environment::of_process(),
             working_dir: PathBuf::from("."),
+            settings_file: None,
             overrides,
         }
     }
@@ -145,6 +153,10 @@ pub struct Configuration {
     pub environment: Environment,
     /// `BLOBFORGE_S3_ACCESS_KEY` and `BLOBFORGE_S3_SECRET_KEY`: the keys of the bucket for files of jobs.
     pub object_keys: Option<ObjectKeys>,
+    /// `QUIPU_BLOSSOM_S3_ACCESS_KEY` and `QUIPU_BLOSSOM_S3_SECRET_KEY`: the keys of buckets for blobs.
+    pub blob_keys: Option<ObjectKeys>,
+    /// `QUIPU_BLOSSOM_KEY`: the key that this proxy signs requests to upstreams with, hex or `nsec1…`.
+    pub blossom_key: Option<Secret>,
     /// `BLOBFORGE_OIDC_CLIENT_SECRET`: the client's secret for the `OpenID` provider of jobs.
     pub oidc_secret: Option<Secret>,
     /// `QUIPU_JOBS_WEBHOOK_SECRET`: the keys by which webhooks are signed.
@@ -174,6 +186,9 @@ impl Configuration {
         for file in implementation.settings_files()? {
             add(Layer::yaml(&file.path, &file.section, &file.text));
         }
+        if let Some(path) = &sources.settings_file {
+            add(Layer::named_file(path));
+        }
         add(Ok(Layer::environment(environment.variables())));
         let (overrides, malformed) = Layer::overrides(&sources.overrides);
         add(Ok(overrides));
@@ -186,6 +201,10 @@ impl Configuration {
         let synchronizer_key = synchronizer_key.map_err(|found| problems.push(found)).unwrap_or_default();
         let object_keys = ObjectKeys::read(&environment, &settings.services.jobs.files);
         let object_keys = object_keys.map_err(|found| problems.push(found)).unwrap_or_default();
+        let blob_keys = ObjectKeys::read_blossom(&environment, &settings.services.blossom);
+        let blob_keys = blob_keys.map_err(|found| problems.push(found)).unwrap_or_default();
+        let blossom_key = keys::key(&environment, environment::BLOSSOM_KEY);
+        let blossom_key = blossom_key.map_err(|found| problems.push(found)).unwrap_or_default();
         let oidc_secret = environment.get(environment::OIDC_SECRET).map(Secret::new);
         let webhook_keys = job_webhooks::keys(&environment, &settings.services.jobs.webhooks);
         let webhook_keys = webhook_keys.map_err(|found| problems.push(found)).unwrap_or_default();
@@ -207,6 +226,8 @@ impl Configuration {
                 job_client,
                 environment,
                 object_keys,
+                blob_keys,
+                blossom_key,
                 oidc_secret,
                 webhook_keys,
             })
@@ -229,6 +250,8 @@ impl Configuration {
             "monitor_key": self.monitor_key.as_ref().map(|_| "***"),
             "synchronizer_key": self.synchronizer_key.as_ref().map(|_| "***"),
             "object_keys": self.object_keys.as_ref().map(|_| "***"),
+            "blob_keys": self.blob_keys.as_ref().map(|_| "***"),
+            "blossom_key": self.blossom_key.as_ref().map(|_| "***"),
             "oidc_secret": self.oidc_secret.as_ref().map(|_| "***"),
             "webhook_keys": self.webhook_keys.as_ref().map(|_| "***"),
         })

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json_path::JsonPath;
 
 use super::problems::{Problems, Section};
-use super::{Jobs, Messages, Monitor, PrioritySynchronizer, Synchronizer};
+use super::{Blossom, Jobs, Messages, Monitor, PrioritySynchronizer, Synchronizer};
 
 /// Section `services`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +44,8 @@ pub struct Services {
     pub messages: Messages,
     /// Queues jobs and leases them to workers.
     pub jobs: Jobs,
+    /// Stores blobs on many Blossom servers under one address.
+    pub blossom: Blossom,
     /// Serves the console at `http.console_address`.
     pub console: Console,
     /// Verifies and appends Nostr events, for every service that receives them.

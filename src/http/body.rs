@@ -55,15 +55,21 @@ impl http_body::Body for Limited {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        // A piece that arrived while the room was busy with the one before is not late.
+        if let Some(between) = self.between {
+            let frame = Pin::new(&mut self.body).poll_frame(context);
+            if let Poll::Ready(Some(Ok(_))) = &frame {
+                self.until.as_mut().reset(Instant::now() + between);
+            }
+            if frame.is_ready() {
+                return frame;
+            }
+        }
         if self.until.as_mut().poll(context).is_ready() {
             self.limit.0.store(true, Ordering::Relaxed);
             return Poll::Ready(Some(Err(axum::Error::new(io::Error::from(io::ErrorKind::TimedOut)))));
         }
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if let (Poll::Ready(Some(Ok(_))), Some(between)) = (&frame, self.between) {
-            self.until.as_mut().reset(Instant::now() + between);
-        }
-        frame
+        if self.between.is_some() { Poll::Pending } else { Pin::new(&mut self.body).poll_frame(context) }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -7,6 +7,15 @@ use super::client::ClientAddress;
 use super::metrics::HttpMetrics;
 use super::{ErrorBody, Failure};
 
+/// What the clients of one listener expect of errors, beside what all listeners send.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Dialect {
+    /// Whether errors have their text under `error` as well.
+    pub(super) has_error_field: bool,
+    /// Whether errors have their text in the field `X-Reason` as well.
+    pub(super) has_reason: bool,
+}
+
 /// Id and client of a request. Every route can extract it as `Extension<RequestContext>`; an upgraded
 /// connection keeps it.
 #[derive(Debug, Clone)]
@@ -15,8 +24,7 @@ pub struct RequestContext {
     pub(super) client: ClientAddress,
     pub(super) listener: &'static str,
     pub(super) metrics: HttpMetrics,
-    /// Whether errors have their text under `error` as well.
-    pub(super) has_error_field: bool,
+    pub(super) dialect: Dialect,
 }
 
 impl RequestContext {
@@ -38,7 +46,7 @@ impl RequestContext {
     #[must_use]
     pub fn report(&self, failure: &Failure) -> ErrorBody {
         let mut body = failure.body(Some(&self.id));
-        body.error = self.has_error_field.then(|| body.message.clone());
+        body.error = self.dialect.has_error_field.then(|| body.message.clone());
         self.metrics.failed(self.listener, failure, body.code);
         let (listener, request_id, code) = (self.listener, &*self.id, body.code);
         if let Failure::Internal(error) = failure {

@@ -30,6 +30,8 @@ pub enum Failure {
     },
     /// The disk is full or nearly full: 507 with `Retry-After`. Nothing was stored.
     NoSpace,
+    /// A server that this one depends on for the request failed: 502 with the reason.
+    Gateway(Cow<'static, str>),
     /// An internal error: 500 with a generic text. The log has the cause under the request id.
     Internal(Box<dyn Error + Send + Sync>),
 }
@@ -39,7 +41,7 @@ pub enum Failure {
 pub enum FailureClass {
     /// The client has to change its request.
     Rejected,
-    /// The client may repeat its request later: 429, 503 and 507.
+    /// The client may repeat its request later: 429, 502, 503 and 507.
     Busy,
     /// The operator has to look at the log.
     Broken,
@@ -167,13 +169,16 @@ impl Rejection {
 fn code_of(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "unauthorized",
+        StatusCode::PAYMENT_REQUIRED => "payment_required",
         StatusCode::FORBIDDEN => "forbidden",
         StatusCode::NOT_FOUND => "not_found",
         StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
         StatusCode::REQUEST_TIMEOUT => "request_timeout",
         StatusCode::CONFLICT => "conflict",
+        StatusCode::LENGTH_REQUIRED => "length_required",
         StatusCode::PAYLOAD_TOO_LARGE => "too_large",
         StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+        StatusCode::RANGE_NOT_SATISFIABLE => "range_not_satisfiable",
         StatusCode::MISDIRECTED_REQUEST => "misdirected_request",
         StatusCode::UNPROCESSABLE_ENTITY => "unprocessable",
         StatusCode::UPGRADE_REQUIRED => "upgrade_required",
@@ -190,6 +195,7 @@ impl Failure {
             Self::Rejected(rejection) => rejection.status(),
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Gateway(_) => StatusCode::BAD_GATEWAY,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -202,7 +208,7 @@ impl Failure {
                 FailureClass::Busy
             }
             Self::Rejected(_) => FailureClass::Rejected,
-            Self::Busy { .. } | Self::NoSpace => FailureClass::Busy,
+            Self::Busy { .. } | Self::NoSpace | Self::Gateway(_) => FailureClass::Busy,
             Self::Internal(_) => FailureClass::Broken,
         }
     }
@@ -226,6 +232,7 @@ impl Failure {
                 "no_space",
                 "no space is left on the server's disk; nothing was stored, try again later",
             ),
+            Self::Gateway(reason) => ErrorBody { message: reason.clone(), ..plain("bad_gateway", "") },
             Self::Internal(_) => {
                 plain("internal", "internal error: the server's log has the cause under this request id")
             }
@@ -244,7 +251,7 @@ impl Failure {
             Self::Rejected(rejection) => rejection.0.retry_after,
             Self::Busy { retry_after } => Some(*retry_after),
             Self::NoSpace => Some(RETRY_NO_SPACE),
-            Self::Internal(_) => None,
+            Self::Gateway(_) | Self::Internal(_) => None,
         };
         retry_after.map(|retry_after| retry_after.as_secs().max(1))
     }

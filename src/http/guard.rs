@@ -8,21 +8,22 @@ use std::time::Duration;
 use axum::body::to_bytes;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
+    CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 use tracing::Instrument as _;
-use uuid::Uuid;
+use uuid::fmt::Simple;
 
 use super::body::TimeLimit;
 use super::client::client;
-use super::context::RequestContext;
+use super::context::{Dialect, RequestContext};
 use super::failure::answer;
 use super::metrics::HttpMetrics;
+use super::reason::{X_REASON, reason};
 use super::routes::SlowPath;
 use super::{Failure, Rejection, host};
 use crate::config::Http;
@@ -67,7 +68,7 @@ pub(super) struct Guard {
     pub(super) hosts: Vec<String>,
     pub(super) settings: Arc<Http>,
     pub(super) metrics: HttpMetrics,
-    pub(super) has_error_field: bool,
+    pub(super) dialect: Dialect,
     pub(super) slow: Vec<SlowPath>,
 }
 
@@ -75,11 +76,11 @@ pub(super) struct Guard {
 pub(super) async fn guard(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(address)| *address);
     let context = RequestContext {
-        id: Uuid::new_v4().simple().to_string().into(),
+        id: request_id(),
         client: client(peer, request.headers(), &guard.settings.trusted_proxies),
         listener: guard.listener,
         metrics: guard.metrics.clone(),
-        has_error_field: guard.has_error_field,
+        dialect: guard.dialect,
     };
     // Only the path: the query may contain a token.
     let span = tracing::info_span!(
@@ -101,6 +102,12 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, mut request: Request,
     }
     .instrument(span)
     .await
+}
+
+/// A new request id. Its randomness is that of the thread: the operating system's costs a system call for each request.
+fn request_id() -> Arc<str> {
+    let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
+    Arc::from(&*id.simple().encode_lower(&mut [0; Simple::LENGTH]))
 }
 
 impl Guard {
@@ -139,7 +146,7 @@ impl Guard {
 /// Reports a failure under the request id. Text errors that axum produces get the format of all other errors.
 async fn unify_error(mut response: Response, context: &RequestContext) -> Response {
     if let Some(failure) = response.extensions_mut().remove::<Arc<Failure>>() {
-        return answer(&failure, &context.report(&failure));
+        return explain(&failure, context, response.into_parts().0.headers);
     }
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
@@ -148,7 +155,7 @@ async fn unify_error(mut response: Response, context: &RequestContext) -> Respon
     if !is_error || !is_text || response.extensions().get::<ExpectedStatus>().is_some() {
         return response;
     }
-    let (mut head, body) = response.into_parts();
+    let (head, body) = response.into_parts();
     let text = to_bytes(body, TEXT_BYTES_MAX).await.unwrap_or_default();
     let text = match &*String::from_utf8_lossy(&text) {
         "" => status.canonical_reason().unwrap_or("refused").to_lowercase(),
@@ -159,11 +166,20 @@ async fn unify_error(mut response: Response, context: &RequestContext) -> Respon
     } else {
         Failure::from(Unexplained(text))
     };
-    let mut response = answer(&failure, &context.report(&failure));
-    // Keep headers such as `Allow`, which a 405 response needs.
-    for name in [axum::http::header::CONTENT_LENGTH, CONTENT_TYPE] {
-        head.headers.remove(name);
+    explain(&failure, context, head.headers)
+}
+
+/// Reports a failure, and returns the response for it. It keeps `fields`, such as `Allow`, which a 405 response needs, but for
+/// those about the body, which is replaced.
+fn explain(failure: &Failure, context: &RequestContext, mut fields: HeaderMap) -> Response {
+    let body = context.report(failure);
+    let mut response = answer(failure, &body);
+    for name in [CONTENT_LENGTH, CONTENT_TYPE] {
+        fields.remove(name);
     }
-    response.headers_mut().extend(head.headers);
+    response.headers_mut().extend(fields);
+    if context.dialect.has_reason {
+        response.headers_mut().insert(X_REASON, reason(&body.message));
+    }
     response
 }

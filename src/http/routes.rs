@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::routing::{delete, get, patch, post, put};
+use axum::routing::{delete, get, head, patch, post, put};
 use serde::Serialize;
 
 /// What a client needs for an endpoint.
@@ -29,7 +29,7 @@ pub enum Access {
 /// A method on a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Endpoint {
-    /// `GET` (which includes `HEAD`), `POST`, `PUT`, `PATCH` or `DELETE`.
+    /// `GET` (which includes `HEAD`), `HEAD`, `POST`, `PUT`, `PATCH` or `DELETE`.
     pub method: &'static str,
     /// The route's path: `/v1/messages/{msg_id}`.
     pub path: &'static str,
@@ -68,6 +68,17 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     {
         self.endpoints.push(Endpoint { method: "GET", path, access });
         Self { router: self.router.route(path, get(handler)), ..self }
+    }
+
+    /// Adds a handler of HEAD: for a path without GET, or whose HEAD differs from it.
+    #[must_use]
+    pub fn head<H, T>(mut self, path: &'static str, access: Access, handler: H) -> Self
+    where
+        H: Handler<T, S>,
+        T: 'static,
+    {
+        self.endpoints.push(Endpoint { method: "HEAD", path, access });
+        Self { router: self.router.route(path, head(handler)), ..self }
     }
 
     /// Adds a handler of POST.

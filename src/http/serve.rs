@@ -15,10 +15,11 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::connections::ConnectionLimits;
+use super::context::Dialect;
 use super::guard::{Guard, guard};
 use super::metrics::HttpMetrics;
 use super::server::{Server, Timeouts};
-use super::{Endpoint, Routes};
+use super::{Cors, Endpoint, Routes};
 use crate::config::Http;
 use crate::lifecycle::{BoxError, Lifecycle};
 use crate::telemetry::Metrics;
@@ -45,7 +46,8 @@ pub struct Listener {
     address: SocketAddr,
     hosts: Vec<String>,
     sockets: Option<(usize, usize)>,
-    has_error_field: bool,
+    dialect: Dialect,
+    cors: Option<Cors>,
 }
 
 impl Listener {
@@ -61,7 +63,15 @@ impl Listener {
         let failed = |source| BindError { setting, address, source };
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        Ok(Self { name, tcp, address, hosts: Vec::new(), sockets: None, has_error_field: false })
+        Ok(Self {
+            name,
+            tcp,
+            address,
+            hosts: Vec::new(),
+            sockets: None,
+            dialect: Dialect::default(),
+            cors: None,
+        })
     }
 
     /// Adds a host name that only this listener accepts.
@@ -80,8 +90,22 @@ impl Listener {
 
     /// Gives errors their text under `error` as well, where clients of the original read it.
     #[must_use]
-    pub fn with_error_field(self) -> Self {
-        Self { has_error_field: true, ..self }
+    pub fn with_error_field(mut self) -> Self {
+        self.dialect.has_error_field = true;
+        self
+    }
+
+    /// Gives errors their text in the field `X-Reason` as well.
+    #[must_use]
+    pub fn with_reason_field(mut self) -> Self {
+        self.dialect.has_reason = true;
+        self
+    }
+
+    /// Lets pages of every site use the listener.
+    #[must_use]
+    pub fn with_cors(self, cors: Cors) -> Self {
+        Self { cors: Some(cors), ..self }
     }
 
     /// The bound address.
@@ -113,16 +137,10 @@ impl Edge {
 
     /// Wraps the routes in the guard, as [`Edge::serve`] does, and records their endpoints.
     pub fn router(&self, name: &'static str, own_hosts: &[String], routes: Routes) -> Router {
-        self.guarded(name, own_hosts, false, routes)
+        self.guarded(name, own_hosts, Dialect::default(), routes)
     }
 
-    fn guarded(
-        &self,
-        name: &'static str,
-        own_hosts: &[String],
-        has_error_field: bool,
-        routes: Routes,
-    ) -> Router {
+    fn guarded(&self, name: &'static str, own_hosts: &[String], dialect: Dialect, routes: Routes) -> Router {
         let (unguarded, endpoints, slow) = routes.into_parts();
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).insert(name, endpoints);
         let hosts = self.settings.hosts.iter().chain(own_hosts).cloned().collect();
@@ -131,7 +149,7 @@ impl Edge {
             hosts,
             settings: Arc::clone(&self.settings),
             metrics: self.metrics.clone(),
-            has_error_field,
+            dialect,
             slow,
         };
         unguarded.layer(from_fn_with_state(Arc::new(state), guard))
@@ -147,8 +165,13 @@ impl Edge {
     /// connections. An endless stream must watch the drain itself; otherwise the end of the grace time aborts
     /// it.
     pub fn serve(&self, lifecycle: &Lifecycle, listener: Listener, routes: Routes) {
-        let Listener { name, tcp, hosts, sockets, has_error_field, .. } = listener;
-        let guarded = self.guarded(name, &hosts, has_error_field, routes);
+        let Listener { name, tcp, hosts, sockets, dialect, cors, .. } = listener;
+        let mut guarded = self.guarded(name, &hosts, dialect, routes);
+        let is_for_every_site = cors.is_some();
+        // Outside the guard: a page has to see its refusals as well.
+        if let Some(Cors(layer)) = cors {
+            guarded = guarded.layer(layer);
+        }
         let settings = &self.settings;
         let (sockets_max, sockets_per_address_max) = sockets.unwrap_or_default();
         let connection_limits = ConnectionLimits::new(
@@ -161,8 +184,9 @@ impl Edge {
         let seconds = |seconds: NonZeroU32| Duration::from_secs(seconds.get().into());
         let timeouts =
             Timeouts { header: seconds(settings.header_timeout_s), write: seconds(settings.write_timeout_s) };
-        let server =
-            Server::new(name, guarded, connection_limits, timeouts, self.metrics.clone(), lifecycle.clone());
+        let refusal_field = if is_for_every_site { "access-control-allow-origin: *\r\n" } else { "" };
+        let (metrics, own) = (self.metrics.clone(), lifecycle.clone());
+        let server = Server::new(name, guarded, connection_limits, timeouts, metrics, own, refusal_field);
         lifecycle.spawn(name, async move {
             server.run(tcp).await;
             Ok::<(), BoxError>(())

@@ -54,6 +54,8 @@ pub(super) struct Server {
     metrics: HttpMetrics,
     lifecycle: Lifecycle,
     open: TaskTracker,
+    /// A field, with the end of its line, that refusals of connections have as well.
+    refusal_field: &'static str,
 }
 
 impl Server {
@@ -64,6 +66,7 @@ impl Server {
         timeouts: Timeouts,
         metrics: HttpMetrics,
         lifecycle: Lifecycle,
+        refusal_field: &'static str,
     ) -> Arc<Self> {
         let mut http1 = http1::Builder::new();
         http1
@@ -72,7 +75,8 @@ impl Server {
             .max_headers(HEADERS_MAX)
             .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(BUFFER_BYTES_MAX);
-        Arc::new(Self { name, router, limits, timeouts, http1, metrics, lifecycle, open: TaskTracker::new() })
+        let open = TaskTracker::new();
+        Arc::new(Self { name, router, limits, timeouts, http1, metrics, lifecycle, open, refusal_field })
     }
 
     /// Accepts connections until the drain; returns when the last one is closed.
@@ -102,7 +106,7 @@ impl Server {
             Err(limit) => {
                 self.metrics.refused(self.name, limit.reason());
                 tracing::debug!(listener = self.name, peer = %peer, "a connection is refused: {}", limit.reason());
-                refuse(&stream, limit);
+                refuse(&stream, limit, self.refusal_field);
                 return;
             }
         };
@@ -164,12 +168,12 @@ impl Server {
 }
 
 /// Sends a 503 response without waiting for the client, and closes the connection.
-fn refuse(stream: &TcpStream, limit: LimitReached) {
+fn refuse(stream: &TcpStream, limit: LimitReached, field: &str) {
     let code = limit.reason();
     let body =
         format!(r#"{{"code":"{code}","message":"too many connections, try again later","retry_after_s":5}}"#);
     let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\nretry-after: 5\r\n\
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\nretry-after: 5\r\n{field}\
          connection: close\r\n\r\n{body}",
         body.len()
     );

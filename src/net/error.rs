@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::Certificate;
+use super::{BodyBroken, Certificate};
 use crate::base::Network;
 
 /// Why a connection could not be opened.
@@ -161,6 +161,9 @@ pub enum FetchError {
     /// A redirect that is not followed: its URL is invalid, or it leaves a hidden network.
     #[error("redirect refused: {0}")]
     BadRedirect(String),
+    /// The sender of the body gave it up. Says nothing about the server.
+    #[error(transparent)]
+    Body(#[from] BodyBroken),
     /// The response is not HTTP, or the connection broke off.
     #[error("HTTP: {0}")]
     Http(String),
@@ -177,6 +180,7 @@ impl FetchError {
             Self::TooLarge { .. } => "too_large",
             Self::TooManyRedirects(_) => "too_many_redirects",
             Self::BadRedirect(_) => "bad_redirect",
+            Self::Body(_) => "body",
             Self::Http(_) => "http",
         }
     }

@@ -28,6 +28,8 @@ pub enum ServiceName {
     Messages,
     /// Queues jobs.
     Jobs,
+    /// Stores blobs.
+    Blossom,
     /// Serves the pages.
     Console,
 }
@@ -48,6 +50,7 @@ impl ServiceName {
         Self::Observer,
         Self::Messages,
         Self::Jobs,
+        Self::Blossom,
         Self::Console,
     ];
 
@@ -67,6 +70,7 @@ impl ServiceName {
             Self::Observer => "observer",
             Self::Messages => "messages",
             Self::Jobs => "jobs",
+            Self::Blossom => "blossom",
             Self::Console => "console",
         }
     }

@@ -24,11 +24,13 @@ pub enum Port {
     MessagesHttp,
     /// Clients and workers of jobs.
     Jobs,
+    /// Clients of blobs.
+    Blossom,
 }
 
 impl Port {
     /// All of them, in their order.
-    pub const ALL: [Self; Self::Jobs as usize + 1] = [
+    pub const ALL: [Self; Self::Blossom as usize + 1] = [
         Self::Console,
         Self::Ops,
         Self::Postgres,
@@ -37,6 +39,7 @@ impl Port {
         Self::Messages,
         Self::MessagesHttp,
         Self::Jobs,
+        Self::Blossom,
     ];
 
     /// The name of what listens there, as the ready file, logs and metrics have it.
@@ -51,6 +54,7 @@ impl Port {
             Self::Messages => "messages",
             Self::MessagesHttp => "messages-http",
             Self::Jobs => "jobs",
+            Self::Blossom => "blossom",
         }
     }
 }

@@ -2,6 +2,7 @@
 //! its services, journals and projections in its `service.rs`; `app/registry.rs` lists the rooms.
 
 pub mod archive;
+pub mod blossom;
 pub mod console;
 pub mod jobs;
 pub mod messages;

@@ -56,8 +56,18 @@ pub fn role(name: &str) -> &'static str {
 }
 
 /// Services that divide work by leases: the part of a lease's name before the first `/`.
-pub(super) const LEASE_KINDS: [&str; 9] =
-    ["finder", "monitor", "observer", "offers", "synchronizer", "ticker", "validator", "vanisher", OTHER];
+pub(super) const LEASE_KINDS: [&str; 10] = [
+    "blossom",
+    "finder",
+    "monitor",
+    "observer",
+    "offers",
+    "synchronizer",
+    "ticker",
+    "validator",
+    "vanisher",
+    OTHER,
+];
 
 const OTHER: &str = "other";
 

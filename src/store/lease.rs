@@ -2,6 +2,9 @@
 //! database's clock. A lease has a token that grows with every change of holder, so the database can refuse
 //! writes of a process that outlived its lease.
 
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
@@ -9,6 +12,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+use tokio::time::{Instant, sleep};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -100,5 +104,73 @@ impl Leases {
         let client = self.pool.get().await?;
         client.execute_typed(GIVE_BACK, &[(&names, Type::TEXT_ARRAY), (&self.holder, Type::UUID)]).await?;
         Ok(())
+    }
+}
+
+/// Length of a [`LoopLease`]. If its process dies, another one takes over after this time.
+const LOOP_LENGTH: Duration = Duration::from_secs(15);
+
+/// Some loops, or pieces of their work, run in one process at a time; this lease decides in which. It is renewed
+/// when a third of it is over.
+#[derive(Debug)]
+pub struct LoopLease {
+    leases: Leases,
+    name: String,
+    held_until: Mutex<Option<Instant>>,
+}
+
+impl LoopLease {
+    /// A lease of this name that is not held.
+    #[must_use]
+    pub fn new(leases: Leases, name: impl Into<String>) -> Self {
+        Self { leases, name: name.into(), held_until: Mutex::default() }
+    }
+
+    /// Whether this process holds the lease.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn is_held(&self) -> Result<bool, Error> {
+        let now = Instant::now();
+        let held_until = *self.held_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if held_until.is_some_and(|until| now + LOOP_LENGTH * 2 / 3 < until) {
+            return Ok(true);
+        }
+        let is_held = !self.leases.take(std::slice::from_ref(&self.name), LOOP_LENGTH).await?.is_empty();
+        *self.held_until.lock().unwrap_or_else(PoisonError::into_inner) = is_held.then(|| now + LOOP_LENGTH);
+        Ok(is_held)
+    }
+
+    /// Does `work`, which may take longer than the lease lasts, and renews the lease meanwhile. `None` if another
+    /// process holds it. Work whose lease cannot be renewed goes on: it has to bear being done twice.
+    ///
+    /// # Errors
+    /// When the database does not answer at the beginning.
+    pub async fn hold<T>(&self, work: impl Future<Output = T>) -> Result<Option<T>, Error> {
+        if !self.is_held().await? {
+            return Ok(None);
+        }
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(Some(done)),
+                () = sleep(LOOP_LENGTH / 3) => {}
+            }
+            // Polled together: `work` may itself hold a connection of the pool that the renewal waits for.
+            tokio::select! {
+                done = &mut work => return Ok(Some(done)),
+                renewed = self.is_held() => if let Err(error) = renewed {
+                    tracing::debug!(error = %error, "the lease {} could not be renewed", self.name);
+                },
+            }
+        }
+    }
+
+    /// Returns the lease, so that another process can take it at once.
+    ///
+    /// # Errors
+    /// When the database does not answer; the lease then expires by itself.
+    pub async fn release(self) -> Result<(), Error> {
+        self.leases.release(std::slice::from_ref(&self.name)).await
     }
 }

@@ -33,6 +33,17 @@ impl TableKind {
 
 /// Every table. A partition has the kind of its parent.
 pub const TABLES: &[(&str, TableKind)] = &[
+    ("blob_bans", TableKind::Projection),
+    ("blob_copies", TableKind::Projection),
+    ("blob_cursors", TableKind::Working),
+    ("blob_follows", TableKind::Journal),
+    ("blob_log", TableKind::Journal),
+    ("blob_owners", TableKind::Projection),
+    ("blob_replicas", TableKind::Projection),
+    ("blob_reports", TableKind::Journal),
+    ("blob_usage", TableKind::Projection),
+    ("blob_wanted", TableKind::Journal),
+    ("blobs", TableKind::Journal),
     ("candidate_tries", TableKind::Working),
     ("candidates", TableKind::Projection),
     ("checkpoint", TableKind::Working),

@@ -49,6 +49,8 @@ pub enum Values {
     Listed(&'static [&'static [&'static str]]),
     /// Constants of the code (`&'static str`), described in words; nothing that a stranger sends.
     Constants(&'static str),
+    /// Names in the operator's settings, described in words. There are as many as the operator wrote.
+    Configured(&'static str),
 }
 
 /// A label of a metric. Its values are bounded, so that the number of time series is.
@@ -73,12 +75,18 @@ impl Label {
         Self { key, values: Values::Constants(what) }
     }
 
+    /// A label whose values are names in the operator's settings.
+    #[must_use]
+    pub const fn configured(key: &'static str, what: &'static str) -> Self {
+        Self { key, values: Values::Configured(what) }
+    }
+
     /// Whether the label may have this value. A test can only answer for listed values.
     #[must_use]
     pub fn allows(&self, value: &str) -> bool {
         match self.values {
             Values::Listed(lists) => lists.iter().any(|list| list.contains(&value)),
-            Values::Constants(_) => true,
+            Values::Constants(_) | Values::Configured(_) => true,
         }
     }
 }

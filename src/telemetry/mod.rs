@@ -15,6 +15,7 @@ pub use catalogue::{Kind, Label, Metric, Source, Values};
 pub use log::{LogError, LogGuard, init};
 pub use metrics::Metrics;
 pub use notice::notice;
+pub use process::resident_memory_bytes;
 pub use published::{Published, Samples};
 
 use crate::base::Network;

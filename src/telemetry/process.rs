@@ -54,6 +54,13 @@ impl Collector for Process {
     }
 }
 
+/// Resident memory of this process, bytes; `None` where there is no `/proc`.
+#[must_use]
+pub fn resident_memory_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    resident_bytes(&status).and_then(|bytes| u64::try_from(bytes).ok())
+}
+
 fn resident_bytes(status: &str) -> Option<i64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<i64>().ok().map(|kib| kib * 1024)

@@ -56,8 +56,8 @@ fn is_pinned(image: &str) -> bool {
 const OWN: [(&str, &str); 3] =
     [("quipu:local", "quipu"), ("quipu-pgbouncer:local", "pgbouncer"), ("quipu-tor:local", "tor")];
 
-/// What may dial the world: services that dial relays and web servers, and Tor, through which they do.
-const CRAWLERS: [&str; 6] = ["finder", "validator", "monitor", "synchronizer", "quipu", "tor"];
+/// What may dial the world: services that dial relays, web servers and upstreams of blobs, and Tor, through which they do.
+const CRAWLERS: [&str; 7] = ["finder", "validator", "monitor", "synchronizer", "blossom", "quipu", "tor"];
 
 /// Variables of the compose file that change what is mounted, with every value that a shipped file gives them.
 const CHOICES: [(&str, &[&str]); 4] = [
@@ -281,7 +281,7 @@ fn postgresql_has_a_connection_for_every_container_and_every_role() {
     }
     let (pool_size, all) = (number_of(&databases, "pool_size"), number_of(&databases, "max_db_connections"));
     let commands = 10;
-    assert_eq!((through_pgbouncer, direct_max), (55, 10));
+    assert_eq!((through_pgbouncer, direct_max), (60, 10));
     assert!(through_pgbouncer + commands <= pool_size);
     let people = 3 * number_of(&pools, "max_user_connections");
     let writers = 20;
@@ -299,6 +299,22 @@ fn only_the_outside_leads_out() {
     assert_eq!(networks["doors"]["driver_opts"][masquerade], "false");
     assert!(networks.get("outside").is_some());
     assert_eq!(networks.as_object().unwrap().len(), 3);
+}
+
+/// A container with Docker's socket can do everything on the machine: it is started by a file of its own only.
+#[test]
+fn what_restarts_containers_is_optional_and_has_dockers_socket_and_nothing_else() {
+    let file = yaml(&read("docker-compose.autoheal.yaml"));
+    let services = file["services"].as_object().unwrap();
+    assert_eq!(services.keys().collect::<Vec<_>>(), ["autoheal", "blossom"]);
+    let autoheal = &services["autoheal"];
+    assert!(is_pinned(autoheal["image"].as_str().unwrap()));
+    assert_eq!(list(autoheal, "volumes"), ["/var/run/docker.sock:/var/run/docker.sock"]);
+    assert_eq!(autoheal["network_mode"], "none");
+    assert!(autoheal.get("ports").is_none() && autoheal.get("secrets").is_none());
+    let label = autoheal["environment"]["AUTOHEAL_CONTAINER_LABEL"].as_str().unwrap();
+    assert_eq!(services["blossom"]["labels"][label], "true");
+    assert!(!read("docker-compose.yaml").contains("docker.sock"));
 }
 
 /// Every service has a container in profile `services`, and only one process runs all of them in `all-in-one`.
@@ -449,6 +465,7 @@ fn every_setting_named_in_the_containers_files_exists() {
             implementation: "bigbrotr".to_owned(),
             environment: named.into_iter().collect(),
             working_dir: std::env::temp_dir().join("quipu-no-such-folder"),
+            settings_file: None,
             overrides: Vec::new(),
         };
         let configuration = Configuration::load(sources).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -467,6 +484,7 @@ fn every_setting_named_in_the_containers_files_exists() {
         implementation: "bigbrotr".to_owned(),
         environment: [("QUIPU__SERVICES__SYNCHRONIZER__RELAYS_AT_ONCE", "32")].into_iter().collect(),
         working_dir: std::env::temp_dir().join("quipu-no-such-folder"),
+        settings_file: None,
         overrides: Vec::new(),
     };
     assert!(Configuration::load(unknown).is_err(), "an unknown key is noticed");

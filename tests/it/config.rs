@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use quipu::config::{ConfigError, Configuration, Environment, Implementation, Pooler, Sources};
+use quipu::config::{
+    ConfigError, Configuration, Environment, Implementation, Pooler, RedirectStrategy, Sources,
+};
 use tempfile::TempDir;
 
 /// A folder with these files, and an empty `config/brotr.yaml` unless one is given.
@@ -22,10 +24,21 @@ fn load(
     environment: &[(&str, &str)],
     overrides: &[&str],
 ) -> Result<Configuration, ConfigError> {
+    load_with(folder, None, environment, overrides)
+}
+
+/// With a settings file of that name in the folder.
+fn load_with(
+    folder: &Path,
+    settings_file: Option<&str>,
+    environment: &[(&str, &str)],
+    overrides: &[&str],
+) -> Result<Configuration, ConfigError> {
     Configuration::load(Sources {
         implementation: folder.to_str().unwrap().to_owned(),
         environment: environment.iter().copied().collect(),
         working_dir: folder.join("elsewhere"),
+        settings_file: settings_file.map(|name| folder.join(name)),
         overrides: overrides.iter().map(|&text| text.to_owned()).collect(),
     })
 }
@@ -199,6 +212,7 @@ services:
   priority_synchronizer: { enabled: true }
   monitor: { publish: true, only_relays: ['wss://Relay.example.com'] }
   messages: { relay_id: '' }
+  blossom: { replicas_min: 2, allowed_pubkeys: ['npub1'], media_types: ['image'], public_url: 'https://u:hunter2@b.example.com' }
   console: { grafana_url: 'javascript:alert(1)', prometheus_url: 'http://me:hunter2@127.0.0.1:9090/', alertmanager_url: 'http://127.0.0.1:9093/' }
   ingest: { vanish_relay_urls: ['wss://Relay.example.com'] }
 ",
@@ -220,6 +234,10 @@ services:
         &[
             "services.monitor.publish_relays",
             "services.messages.relay_id",
+            "services.blossom.replicas_min",
+            "services.blossom.allowed_pubkeys",
+            "services.blossom.media_types",
+            "services.blossom.public_url",
             "services.console.grafana_url",
             "services.console.prometheus_url",
             "services.ingest.vanish_relay_urls",
@@ -532,5 +550,128 @@ fn the_login_of_jobs_is_set_as_blobforge_names_it() {
     assert!(
         refused[0].contains("services.jobs.oidc.redirect_url") || refused[0].contains("OIDC__REDIRECT_URL"),
         "{refused:?}"
+    );
+}
+
+/// A file of Blossom Espelhator with all keys of its last version.
+const ESPELHATOR: &str = r#"
+upstream_servers:
+  - url: "https://blossom1.example.com"
+    alternative_address: "https://10.0.0.5"
+    priority: 1
+    supports_mirror: true          # BUD-04
+    supports_upload_head: true
+  - url: "https://blossom2.example.com/"
+    priority: 2
+server:
+  listen_addr: ":7624"
+  min_upload_servers: 2
+  redirect_strategy: "health_based"
+  download_redirect_strategy: "local"
+  base_url: "https://blobs.example.com"
+  timeout: 45s
+  min_upload_timeout: 5m
+  max_upload_timeout: 1h30m
+  max_retries: 4
+  max_failures: 7
+  max_goroutines: 2000
+  max_memory_bytes: 1073741824
+  cache_ttl: 10m
+  cache_max_size: 5000
+  allowed_pubkeys: ["npub180cvv07tjdrrgpa0j7j7tmnyl2yr6yr7l8j4s3evf6u64th6gkwsyjh6w6"]
+"#;
+
+#[test]
+fn a_file_of_blossom_espelhator_is_read_unchanged() {
+    let folder = implementation(&[("config.yaml", ESPELHATOR)]);
+    let port = [("QUIPU__SERVICES__BLOSSOM__FAILURES_MAX", "9")];
+    let configuration =
+        load_with(folder.path(), Some("config.yaml"), &port, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let blossom = &configuration.settings.services.blossom;
+    assert_eq!(blossom.address.unwrap().to_string(), "0.0.0.0:7624");
+    let names: Vec<&str> = blossom.upstreams.iter().map(|upstream| upstream.name()).collect();
+    assert_eq!(names, ["https://blossom1.example.com", "https://blossom2.example.com"]);
+    assert_eq!(blossom.upstreams[0].alternative_address.as_deref(), Some("https://10.0.0.5"));
+    assert!(blossom.upstreams[0].supports_mirror && !blossom.upstreams[1].supports_mirror);
+    assert_eq!(
+        (blossom.redirect_strategy, blossom.download_strategy()),
+        (RedirectStrategy::HealthBased, RedirectStrategy::Local)
+    );
+    let times = [
+        blossom.timeout_s,
+        blossom.upload_timeout_min_s,
+        blossom.upload_timeout_max_s,
+        blossom.lookup_cache_s,
+    ];
+    assert_eq!(times.map(|time| time.get()), [45, 300, 5_400, 600]);
+    let counts = [blossom.replicas_min, blossom.attempts_max, blossom.tasks_max, blossom.lookup_cache_max];
+    assert_eq!(counts.map(|count| count.get()), [2, 5, 2_000, 5_000]);
+    assert_eq!(blossom.memory_bytes_max.get(), 1 << 30);
+    assert_eq!(blossom.failures_max.get(), 9, "the environment comes after the file");
+    assert_eq!(blossom.public_url.as_deref(), Some("https://blobs.example.com"));
+    let fiatjaf = "3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d";
+    assert_eq!(blossom.allowed_keys().into_iter().map(hex::encode).collect::<Vec<_>>(), [fiatjaf]);
+}
+
+#[test]
+fn a_file_that_the_command_line_names_has_the_defaults_of_its_program_and_its_mistakes_are_named() {
+    let load = |text: &str| {
+        let folder = implementation(&[("config.yaml", text)]);
+        let loaded = load_with(folder.path(), Some("config.yaml"), &[], &[]);
+        loaded.map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+    };
+    let upstreams = "upstream_servers: [{ url: 'http://a.example' }, { url: 'http://b.example' }]";
+    let blossom =
+        load(&format!("{upstreams}\nserver: {{ timeout: 0, listen_addr: 'localhost:80' }}")).unwrap();
+    let blossom = blossom.settings.services.blossom;
+    assert_eq!((blossom.replicas_min.get(), blossom.timeout_s.get()), (2, 30));
+    assert_eq!(blossom.address.unwrap().to_string(), "127.0.0.1:80");
+    // One of Quipu.
+    let quipu = load("services: { blossom: { replicas_min: 1, timeout_s: 5 } }").unwrap();
+    assert_eq!(quipu.settings.services.blossom.timeout_s.get(), 5);
+    for (text, expected) in [
+        (
+            "upstream_servers: [{ url: 'http://a.example' }]",
+            "config.yaml: services.blossom.replicas_min: 2: more than 1 upstream",
+        ),
+        ("server: { timeout: soon }", "config.yaml: server.timeout: expected a time such as 30s or 5m"),
+        ("server: { colour: red }", "config.yaml: server.colour: unknown key"),
+        ("server: {}\nservices: {}", "config.yaml: services: unknown key"),
+    ] {
+        let refused = load(text).expect_err(text);
+        assert!(refused.lines().any(|line| line.trim() == expected), "{text}: {refused}");
+    }
+    let folder = implementation(&[]);
+    let missing = load_with(folder.path(), Some("no.yaml"), &[], &[]).unwrap_err().to_string();
+    assert!(missing.contains("no.yaml: cannot be read"), "{missing}");
+}
+
+#[test]
+fn buckets_for_blobs_need_keys_and_no_secret_of_blobs_is_shown() {
+    let text = "upstreams: [{ url: 's3://blobs/quipu', s3_endpoint: 'http://minio.example:9000' }]";
+    let folder = implementation(&[("config/services/blossom.yaml", text)]);
+    let keys = [("QUIPU_BLOSSOM_S3_ACCESS_KEY", "accesskey"), ("QUIPU_BLOSSOM_S3_SECRET_KEY", "hunter2")];
+    let operator = "7f3b02c9d3704396ff9b29f2b6a5a9e4a2a2f0f8f8d9c1e2b3a4958677685940";
+    let configuration = load(folder.path(), &[keys[0], keys[1], ("QUIPU_BLOSSOM_KEY", operator)], &[]);
+    let configuration = configuration.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(configuration.blob_keys.as_ref().unwrap().secret_key.expose(), "hunter2");
+    assert_eq!(configuration.blossom_key.as_ref().unwrap().expose(), operator);
+    let shown = format!("{configuration:?} {}", configuration.effective_json());
+    assert!(
+        !shown.contains("hunter2") && !shown.contains("accesskey") && !shown.contains(operator),
+        "{shown}"
+    );
+
+    let missing = "must be set: a bucket of services.blossom.upstreams needs both keys";
+    assert_eq!(
+        refusal(&folder, &keys[..1], &[]),
+        [format!("environment: QUIPU_BLOSSOM_S3_SECRET_KEY: {missing}")]
+    );
+    let bad = refusal(&folder, &[keys[0], keys[1], ("QUIPU_BLOSSOM_KEY", "hunter3")], &[]);
+    assert!(
+        bad.len() == 1
+            && bad[0].starts_with("environment: QUIPU_BLOSSOM_KEY: ")
+            && !bad[0].contains("hunter3"),
+        "{bad:?}"
     );
 }

@@ -52,6 +52,7 @@ pub(crate) async fn console_under_test() -> Console {
         space: Space::default(),
         clock: Arc::new(SystemClock),
         listeners: vec![("console".to_owned(), "http://127.0.0.1:4700".to_owned())],
+        blob_target: 2,
         pages: vec![("/", "Overview")],
         links: vec![("Grafana", "https://grafana.example/?a=\"b".to_owned())],
     });
@@ -359,7 +360,7 @@ async fn streams_are_bounded_and_a_reader_that_leaves_makes_room() {
     for _ in 0..STREAMS_MAX {
         streams.push(Frames::of(console.get(named("/events")).await));
     }
-    for path in ["/events", "/panels", "/status.json"] {
+    for path in ["/events", "/panels", "/blobs/panels", "/status.json"] {
         let of_a_page = named(path).header("sec-fetch-site", "cross-site");
         assert_eq!(console.get(of_a_page).await.status(), StatusCode::FORBIDDEN, "{path}");
     }
@@ -593,6 +594,51 @@ async fn the_page_says_in_words_what_is_wrong_and_nothing_when_nothing_is() {
     console.health.cycle_succeeded("finder");
     let (_, _, panels) = console.ask("/panels").await;
     assert!(panels.contains("Nothing is archived,") && !panels.contains("The service finder"), "{panels}");
+    console.stop().await;
+}
+
+/// Two upstreams: one has two blobs, the other failed twice and lost one.
+const BLOBS: &str = r#"SELECT quipu_append_blobs(gen_random_uuid(), $$[
+    {"do": "store", "sha256": "1111111111111111111111111111111111111111111111111111111111111111", "size": 2048, "type": "image/png",
+     "actor": "anonymous", "owner": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "how": "uploaded", "results": [
+        {"upstream": "https://one.example", "kind": "accepted", "why": null}, {"upstream": "https://one.example", "kind": "readable", "why": null},
+        {"upstream": "https://two.example", "kind": "failed", "why": "413 <too large>"}]},
+    {"do": "store", "sha256": "2222222222222222222222222222222222222222222222222222222222222222", "size": 10, "type": "text/plain",
+     "actor": "anonymous", "owner": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "how": "uploaded", "results": [
+        {"upstream": "https://one.example", "kind": "accepted", "why": null}, {"upstream": "https://two.example", "kind": "accepted", "why": null},
+        {"upstream": "https://two.example", "kind": "lost", "why": "404"}]}]$$)"#;
+
+#[tokio::test]
+async fn the_page_of_blobs_shows_upstreams_what_they_lack_and_what_came() {
+    let console = console_under_test().await;
+    let (status, headers, page) = console.ask("/blobs").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'self';"));
+    assert!(page.contains("No blob is kept yet.") && page.contains("quipu blobs upload"), "{page}");
+    console.stop().await;
+
+    let console = console_under_test().await;
+    console.owner.batch_execute(BLOBS).await.unwrap();
+    let (_, _, page) = console.ask("/blobs").await;
+    for expected in [
+        "https://one.example",
+        "https://two.example",
+        "111111111111",
+        "image/png",
+        "aaaaaaaaaaaa",
+        "1 copy",
+        "413 &lt;too large&gt;",
+        "failures in 1 of 24 hours",
+        "failures in 0 of 24 hours",
+    ] {
+        assert!(page.contains(expected), "{expected} is missing in {page}");
+    }
+    // Two copies are wanted of each, and both blobs have one.
+    let shown = page.split_once("too few copies</dt><dd>").unwrap().1;
+    assert!(shown.starts_with("2<"), "{shown}");
+    let (status, _, panels) = console.ask("/blobs/panels").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(panels.contains("panel-upstreams") && !panels.contains("<html"), "{panels}");
     console.stop().await;
 }
 

@@ -45,6 +45,7 @@ fn documented() -> BTreeMap<Row, String> {
 /// Status and head of a response and, if it ends, its body.
 async fn ask(address: &str, row: &Row, query: &str, lines: &str, body: &str) -> (u16, String) {
     let path = row.path.replace("{msg_id}", "00000000-0000-4000-8000-000000000000");
+    let path = path.replace("{blob}", &"00".repeat(32)).replace("{pubkey}", &"00".repeat(32));
     let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
     let connection = if row.access == "handshake" { upgrade } else { "connection: close\r\n" };
     let length = body.len();
@@ -107,7 +108,7 @@ async fn every_endpoint_is_documented_and_treats_strangers_as_documented() {
         let host = format!("host: {address}\r\n");
         let (status, answer) = ask(&address, row, "", "host: evil.example\r\n", "").await;
         assert_eq!(status, 421, "{row:?}");
-        assert!(answer.contains(r#""code":"host_unknown""#), "{answer}");
+        assert!(row.method == "HEAD" || answer.contains(r#""code":"host_unknown""#), "{answer}");
         let proof = json!({ "wayfarer_id": "11".repeat(32), "challenge": "x" }).to_string();
         let message = json!({ "to": "22".repeat(32), "payload_b64": "SGVsbG8" }).to_string();
         let body = match (&*row.method, &*row.access) {

@@ -7,6 +7,7 @@ mod support;
 
 mod architecture;
 mod archive;
+mod blossom;
 mod browser;
 mod chromium;
 mod compose;

@@ -19,8 +19,9 @@ use crate::support::database::enterable_folder;
 use crate::support::instance::{quipu, run};
 
 /// The second word of a metric's name.
-const ROOMS: [&str; 10] = [
+const ROOMS: [&str; 11] = [
     "archive",
+    "blossom",
     "http",
     "ingest",
     "jobs",
@@ -47,12 +48,13 @@ const OF_AETHOS_RELAY: [&str; 7] = [
 ];
 
 /// The last word of a name that is not a counter: a base unit, what is counted, or a flag.
-const UNITS: [&str; 23] = [
+const UNITS: [&str; 25] = [
     // Base units of Prometheus.
     "bytes",
     "ratio",
     "seconds",
     // Counted things.
+    "blobs",
     "candidates",
     "commands",
     "connections",
@@ -62,6 +64,7 @@ const UNITS: [&str; 23] = [
     "leases",
     "locks",
     "messages",
+    "owners",
     "partitions",
     "problems",
     "relays",
@@ -78,8 +81,9 @@ const UNITS: [&str; 23] = [
 /// Flags, whose value is 0 or 1.
 const FLAGS: [&str; 3] = ["healthy", "waiting", "info"];
 
-/// Labels whose number of values is known to be small. A URL, a key or an address is never a label.
-const LABELS: [&str; 22] = [
+/// Labels whose number of values is known to be small. A key, an address or the URL of a relay is never a label;
+/// `upstream` has the servers in the operator's settings.
+const LABELS: [&str; 24] = [
     "class",
     "code",
     "how",
@@ -87,6 +91,7 @@ const LABELS: [&str; 22] = [
     "kind",
     "listener",
     "network",
+    "operation",
     "outcome",
     "pool",
     "projection",
@@ -99,6 +104,7 @@ const LABELS: [&str; 22] = [
     "state",
     "table",
     "unit",
+    "upstream",
     "version",
     // Reserved by Prometheus for histograms.
     "le",
@@ -143,7 +149,7 @@ fn problems(metric: &Metric) -> Vec<String> {
         }
         let is_bounded = match values {
             Values::Listed(lists) => (1..=VALUES_MAX).contains(&lists.concat().len()),
-            Values::Constants(what) => !what.is_empty(),
+            Values::Constants(what) | Values::Configured(what) => !what.is_empty(),
         };
         if !is_bounded {
             found.push(format!("{name}: label {key} has no values, or too many"));
@@ -246,6 +252,7 @@ fn the_documents_name_only_metrics_that_exist() {
         "README.md",
         "docs/operations.md",
         "docs/archive.md",
+        "docs/blossom.md",
         "docs/jobs.md",
         "docs/messages.md",
         "docs/security.md",

@@ -114,7 +114,7 @@ fn strangers(text: &str) -> Vec<String> {
 }
 
 /// Metrics that a healthy instance on the sample relay lacks: what they count does not happen there.
-const ABSENT: [&str; 25] = [
+const ABSENT: [&str; 28] = [
     // No failure, refusal or takeover.
     "quipu_archive_session_failures_total",
     "quipu_archive_slots_lost_total",
@@ -125,6 +125,7 @@ const ABSENT: [&str; 25] = [
     "quipu_http_connections_closed_total",
     "quipu_http_errors_total",
     "quipu_ingest_refused_events_total",
+    "quipu_blossom_refusals_total",
     "quipu_jobs_refusals_total",
     "quipu_messages_refusals_total",
     "quipu_observer_read_failures_total",
@@ -140,8 +141,10 @@ const ABSENT: [&str; 25] = [
     "quipu_postgresql_replication_lag_bytes",
     "quipu_postgresql_replication_lag_seconds",
     "quipu_archive_daily_growth_bytes",
-    // No candidates, no jobs, no messages, and perhaps no dead rows.
+    // No candidates, no jobs, no messages, no blobs, and perhaps no dead rows.
     "quipu_archive_candidates",
+    "quipu_blossom_recorded_replicas",
+    "quipu_blossom_upstream_requests_total",
     "quipu_jobs_steps_total",
     "quipu_messages_next_loss_seconds",
     "quipu_postgresql_dead_rows",

@@ -204,7 +204,7 @@ async fn what_runs_is_what_the_services_describe() {
 fn the_services_that_run_by_default_are_these_in_this_order() {
     assert_eq!(
         ServiceName::list(&registry::enabled(&Settings::default().services)),
-        "initializer, ticker, projector, finder, validator, monitor, synchronizer, observer, messages, jobs, console"
+        "initializer, ticker, projector, finder, validator, monitor, synchronizer, observer, messages, jobs, blossom, console"
     );
     let mut sample = Settings::default();
     for room in ROOMS {
@@ -212,7 +212,7 @@ fn the_services_that_run_by_default_are_these_in_this_order() {
     }
     assert_eq!(
         ServiceName::list(&registry::enabled(&sample.services)),
-        "initializer, ticker, projector, monitor, synchronizer, observer, messages, jobs, console"
+        "initializer, ticker, projector, monitor, synchronizer, observer, messages, jobs, blossom, console"
     );
     let only = ["ws://127.0.0.1:4704".to_owned()];
     assert_eq!(sample.services.synchronizer.only_relays, only);
@@ -232,6 +232,7 @@ fn every_listener_has_a_port_of_its_own_and_moves_its_own_setting_alone() {
             ("messages", 4705),
             ("messages-http", 4706),
             ("jobs", 4707),
+            ("blossom", 4708),
         ]
     );
     let used: Vec<Port> = registry::listeners().map(|listener| listener.port).chain(NO_SERVICE).collect();
@@ -340,6 +341,7 @@ fn the_containers_publish_every_listener_and_the_implementations_have_every_serv
             implementation: root().join("implementations").join(name).to_str().unwrap().to_owned(),
             environment: std::iter::empty::<(String, String)>().collect(),
             working_dir: std::env::temp_dir().join("quipu-no-such-folder"),
+            settings_file: None,
             overrides: Vec::new(),
         };
         let settings = Configuration::load(sources).unwrap().settings;
@@ -348,18 +350,21 @@ fn the_containers_publish_every_listener_and_the_implementations_have_every_serv
     }
 }
 
-/// `quipu run messages` takes the ports of aethos-relay, `quipu run jobs` that of BlobForge.
+/// `quipu run messages` takes the ports of aethos-relay, `quipu run jobs` that of BlobForge, `quipu run
+/// blossom` that of Blossom Espelhator.
 #[test]
 fn only_services_that_replace_another_program_change_their_settings_when_they_run_alone() {
     for service in registry::services() {
         let mut settings = Settings::default();
         (service.run_alone)(&mut settings);
         let Settings { services, .. } = &settings;
-        let addresses = [services.messages.ws_address, services.messages.http_address, services.jobs.address];
+        let messages = [services.messages.ws_address, services.messages.http_address];
+        let addresses = [messages[0], messages[1], services.jobs.address, services.blossom.address];
         let ports = addresses.map(|address| address.map(|address| address.port()));
         match service.name {
-            ServiceName::Messages => assert_eq!(ports, [Some(8080), Some(8081), None]),
-            ServiceName::Jobs => assert_eq!(ports, [None, None, Some(8080)]),
+            ServiceName::Messages => assert_eq!(ports, [Some(8080), Some(8081), None, None]),
+            ServiceName::Jobs => assert_eq!(ports, [None, None, Some(8080), None]),
+            ServiceName::Blossom => assert_eq!(ports, [None, None, None, Some(8080)]),
             _ => assert_eq!(settings, Settings::default(), "{:?}", service.name),
         }
     }

@@ -1,5 +1,6 @@
 //! Code that tests and benches share.
 
+pub(crate) mod bucket;
 pub(crate) mod database;
 pub(crate) mod dns;
 #[path = "../../benches/farm/mod.rs"]
@@ -7,6 +8,7 @@ pub(crate) mod dns;
 pub(crate) mod farm;
 pub(crate) mod instance;
 pub(crate) mod operator;
+pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod rounds;
 pub(crate) mod socks;

@@ -1,7 +1,7 @@
 //! `quipu archive`: the content, size and progress of the archive.
 
 mod status;
-mod view;
+pub(super) mod view;
 mod windows;
 
 use std::process::ExitCode;

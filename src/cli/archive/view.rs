@@ -45,7 +45,7 @@ pub(in crate::cli) struct View {
 impl View {
     /// Runs the query `ask` once and prints its result, or repeatedly and draws it. Closes the connection
     /// pools.
-    pub(super) async fn show<T: Serialize>(
+    pub(in crate::cli) async fn show<T: Serialize>(
         self,
         pools: Pools,
         ask: impl AsyncFnMut(&Pools) -> Result<T, Error>,

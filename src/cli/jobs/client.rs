@@ -51,7 +51,8 @@ impl Trouble {
                 FetchError::BadUrl(_)
                 | FetchError::TooLarge { .. }
                 | FetchError::TooManyRedirects(_)
-                | FetchError::BadRedirect(_) => false,
+                | FetchError::BadRedirect(_)
+                | FetchError::Body(_) => false,
             },
             Self::Refused { status, .. } => *status >= 500 && *status != 501 || matches!(status, 408 | 429),
             Self::NotJson(_) => false,

@@ -6,10 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use indicatif::ProgressBar;
-use sha2::{Digest as _, Sha256};
 
-/// Bytes read at a time.
-const READ: usize = 256 * 1024;
+use crate::cli::digest::digest;
 
 /// Folders below one that is named, at most. Links are not followed.
 pub(super) const DEPTH_MAX: usize = 64;
@@ -83,24 +81,9 @@ pub(super) fn hashed(path: &Path, bar: &ProgressBar) -> Result<Source> {
             return Ok(source);
         }
         let (sha256, size) = digest(path, bar)?;
-        Ok(Source { path: path.to_path_buf(), sha256, size, is_pointer: false })
+        Ok(Source { path: path.to_path_buf(), sha256: sha256.to_string(), size, is_pointer: false })
     };
     read().with_context(|| format!("cannot read {}", path.display()))
-}
-
-/// SHA-256 in hex and size of a file. Moves the bar by what was read.
-pub(super) fn digest(path: &Path, bar: &ProgressBar) -> io::Result<(String, u64)> {
-    let (mut file, mut digest, mut size) = (File::open(path)?, Sha256::new(), 0);
-    let mut buffer = vec![0; READ];
-    loop {
-        let bytes = file.read(&mut buffer)?;
-        if bytes == 0 {
-            return Ok((hex::encode(digest.finalize()), size));
-        }
-        digest.update(&buffer[..bytes]);
-        size += u64::try_from(bytes).unwrap_or(u64::MAX);
-        bar.inc(u64::try_from(bytes).unwrap_or(u64::MAX));
-    }
 }
 
 /// What a pointer of Git LFS stands for; `None` if the file is none.

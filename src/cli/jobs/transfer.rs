@@ -13,11 +13,12 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::process::Command;
 
 use super::client::{Server, Trouble};
-use super::files::{self, Source};
+use super::files::Source;
 use super::resend::several_times;
 use super::transfer_error::{FILE_BYTES_MAX, TransferError};
 use super::upload::{Stored, Upload, put};
 use super::upload_notes::Notes;
+use crate::cli::digest::digest;
 use crate::net::{Call, Content, Verb};
 
 /// Longest time without a byte of a file.
@@ -114,8 +115,9 @@ pub(super) async fn store_output(
 ) -> Result<Option<String>, TransferError> {
     let Some(key) = &claimed.output_key else { return Ok(None) };
     let (file, bar) = (from.to_owned(), ProgressBar::hidden());
-    let hashing = tokio::task::spawn_blocking(move || files::digest(&file, &ProgressBar::hidden()));
+    let hashing = tokio::task::spawn_blocking(move || digest(&file, &ProgressBar::hidden()));
     let (sha256, size) = hashing.await.map_err(std::io::Error::other)??;
+    let sha256 = sha256.to_string();
     let asked = json!({ "key": key, "worker_id": claimed.worker, "lease_token": claimed.lease_token });
     let upload = Upload { server, path: from, size, sha256: &sha256, asked, notes: None, bar: &bar };
     let is_refused =

@@ -1,6 +1,7 @@
-//! `quipu erase` and `quipu retention`: the two commands that remove stored events and jobs. Both leave a record in
+//! `quipu erase` and `quipu retention`: the two commands that remove stored events, jobs and blobs. Both leave a record in
 //! `erasure`.
 
+mod blobs;
 mod jobs;
 
 use std::process::ExitCode;
@@ -12,17 +13,17 @@ use clap::{ArgGroup, Args};
 use super::confirm::Confirm;
 use super::export::public_key;
 use super::{Context, output};
-use crate::base::counted;
+use crate::base::{Sha256, counted};
 use crate::store::removal::{self, ErasureSubject, Month, PAST, Preview, RemovedRows};
 use crate::telemetry::notice;
 
 /// Characters of an event's content in a listing.
 const CONTENT_CHARACTERS: usize = 60;
 
-/// Erase an event, everything that a key signed, or a job. A tombstone keeps the events from being stored again.
+/// Erase an event, everything that a key signed, a job or a blob. A tombstone keeps events and blobs from being stored again.
 /// Shows what would be removed and asks first.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("subject").args(["event", "pubkey", "job"]).required(true)))]
+#[command(group(ArgGroup::new("subject").args(["event", "pubkey", "job", "blob"]).required(true)))]
 pub(super) struct Erase {
     /// The event's id: 64 hex digits, or note/nevent.
     #[arg(long, value_name = "ID", value_parser = event_id)]
@@ -32,14 +33,17 @@ pub(super) struct Erase {
     pubkey: Option<[u8; 32]>,
     /// With --pubkey: only events up to this `created_at` (unix seconds). Later events are kept, and further
     /// ones are accepted.
-    #[arg(long, value_name = "SECONDS", requires = "pubkey", conflicts_with_all = ["event", "job"])]
+    #[arg(long, value_name = "SECONDS", requires = "pubkey", conflicts_with_all = ["event", "job", "blob"])]
     until: Option<i64>,
     /// The number of a job that is completed, dead or cancelled. Its outputs are deleted, and its source if no
     /// other job names it.
     #[arg(long, value_name = "ID")]
     job: Option<i64>,
-    /// With --job: leave its files in the storage.
-    #[arg(long, requires = "job", conflicts_with_all = ["event", "pubkey"])]
+    /// The SHA-256 of a blob, 64 hex digits. Its copies are deleted at all upstreams, and it stays banned.
+    #[arg(long, value_name = "SHA256")]
+    blob: Option<Sha256>,
+    /// With --job or --blob: leave its files or copies where they are.
+    #[arg(long, conflicts_with_all = ["event", "pubkey"])]
     keep_files: bool,
     /// The reason. It is recorded with the removal.
     #[arg(long, value_name = "TEXT")]
@@ -47,7 +51,7 @@ pub(super) struct Erase {
     #[command(flatten)]
     confirm: Confirm,
     /// Print one JSON object: the numbers of removed rows; with --dry-run of those that would be removed, and
-    /// the first ten events, or the keys of the job's files.
+    /// the first ten events, the keys of the job's files, or the places of the blob's copies.
     #[arg(long)]
     json: bool,
 }
@@ -65,7 +69,10 @@ impl Erase {
             (Some(id), ..) => ErasureSubject::Event(id),
             (None, Some(key), _) => ErasureSubject::Pubkey(key, self.until.unwrap_or(i64::MAX)),
             (None, None, Some(job)) => return self.erase_job(context, job).await,
-            (None, None, None) => bail!("--event, --pubkey or --job is needed"),
+            (None, None, None) => {
+                let Some(blob) = self.blob else { bail!("--event, --pubkey, --job or --blob is needed") };
+                return self.erase_blob(context, blob).await;
+            }
         };
         let urls = context.urls()?;
         let owner = urls.owner()?;

@@ -20,13 +20,13 @@ use crate::net::dns::Resolver;
 use crate::net::remote_text::sanitize;
 use crate::net::socks::{Isolation, USER};
 use crate::net::tls::{Proof, Tls};
-use crate::net::{Certificate, DialError, FetchError, Trust};
+use crate::net::{BodyBroken, Certificate, DialError, FetchError, Trust};
 
 /// Longest header block of HTTP/2, in bytes.
 const HEADERS_BYTES_MAX: u32 = 64 * 1024;
 /// A connection without received data for this long is closed, whatever the timeout of the request.
 const READ_MAX: Duration = Duration::from_mins(1);
-/// Time for a connection to an object storage.
+/// Time for a connection to a server that the operator named.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Idle connections kept to an object storage.
 const STORAGE_IDLE_MAX: usize = 8;
@@ -36,16 +36,29 @@ const STORAGE_IDLE_MAX: usize = 8;
 pub(super) struct Habits {
     /// Longest time without received data, from the request on.
     read_max: Option<Duration>,
+    /// Longest time until a connection is open.
+    connect_max: Option<Duration>,
     /// Idle connections that are kept for each host.
     idle_max: usize,
+    /// Whether compressed responses are asked for and decompressed.
+    decompresses: bool,
 }
 
 impl Habits {
     /// For single requests to any server.
-    pub(super) const ONCE: Self = Self { read_max: Some(READ_MAX), idle_max: 0 };
+    pub(super) const ONCE: Self =
+        Self { read_max: Some(READ_MAX), connect_max: None, idle_max: 0, decompresses: true };
     /// For many requests to a server that the operator named. The caller sets the time limits: while a long
-    /// body is sent, nothing is received.
-    pub(super) const REGULAR: Self = Self { read_max: None, idle_max: 8 };
+    /// body is sent, nothing is received. A response is taken as it is, because it can be an object.
+    pub(super) const REGULAR: Self =
+        Self { read_max: None, connect_max: Some(CONNECT_MAX), idle_max: 8, decompresses: false };
+    /// For an object storage.
+    const STORAGE: Self = Self {
+        read_max: Some(READ_MAX),
+        connect_max: Some(CONNECT_MAX),
+        idle_max: STORAGE_IDLE_MAX,
+        decompresses: false,
+    };
 }
 
 /// HTTP clients by trust level, and one for hidden networks.
@@ -62,6 +75,9 @@ impl Clients {
         let built = |builder: ClientBuilder| builder.build().map_err(|e| DialError::Settings(e.to_string()));
         let direct = |trust: Trust| -> Result<Client, DialError> {
             let guard = GuardedResolver { resolver: resolver.clone(), trust };
+            // Strangers name servers without end.
+            let idle_max = if trust == Trust::Named { habits.idle_max } else { 0 };
+            let habits = Habits { idle_max, ..habits };
             built(client_builder(tls, Proof::Name, habits)?.dns_resolver(guard))
         };
         let (networks, isolation) = (networks.clone(), isolation.clone());
@@ -69,6 +85,8 @@ impl Clients {
         // This client resolves only the names of proxies. Names of hidden networks are sent to the proxy
         // unresolved.
         let proxies = GuardedResolver { resolver: resolver.clone(), trust: Trust::Named };
+        // A circuit takes its time.
+        let habits = Habits { connect_max: None, ..habits };
         let hidden = built(client_builder(tls, Proof::Key, habits)?.proxy(proxy).dns_resolver(proxies))?;
         Ok(Self { named: direct(Trust::Named)?, discovered: direct(Trust::Discovered)?, hidden })
     }
@@ -83,18 +101,10 @@ impl Clients {
     }
 }
 
-/// A client for a server that the operator names, which keeps connections: all requests have the same trust. A
-/// response is not decompressed, because it is an object.
+/// A client for a server that the operator names, which keeps connections: all requests have the same trust.
 pub(in crate::net) fn storage_client(dialler: &Dialler) -> Result<Client, DialError> {
     let guard = GuardedResolver { resolver: dialler.resolver.clone(), trust: Trust::Named };
-    let builder = client_builder(
-        &dialler.tls,
-        Proof::Name,
-        Habits { read_max: Some(READ_MAX), idle_max: STORAGE_IDLE_MAX },
-    )?
-    .dns_resolver(guard)
-    .no_gzip()
-    .connect_timeout(CONNECT_MAX);
+    let builder = client_builder(&dialler.tls, Proof::Name, Habits::STORAGE)?.dns_resolver(guard);
     builder.build().map_err(|e| DialError::Settings(e.to_string()))
 }
 
@@ -109,7 +119,12 @@ fn client_builder(tls: &Tls, proof: Proof, habits: Habits) -> Result<ClientBuild
         .referer(false)
         .no_proxy()
         .pool_max_idle_per_host(habits.idle_max)
+        .gzip(habits.decompresses)
         .http2_max_header_list_size(HEADERS_BYTES_MAX);
+    let builder = match habits.connect_max {
+        Some(longest) => builder.connect_timeout(longest),
+        None => builder,
+    };
     Ok(match habits.read_max {
         Some(longest) => builder.read_timeout(longest),
         None => builder,
@@ -164,6 +179,9 @@ pub(super) fn failure(error: &reqwest::Error) -> FetchError {
         if let Some(dial) = current.downcast_ref::<DialError>() {
             return dial.clone().into();
         }
+        if let Some(broken) = current.downcast_ref::<BodyBroken>() {
+            return broken.clone().into();
+        }
         if let Some(tls) = current.downcast_ref::<rustls::Error>() {
             return DialError::Tls { why: sanitize(&tls.to_string()), certificate: None }.into();
         }
@@ -174,6 +192,9 @@ pub(super) fn failure(error: &reqwest::Error) -> FetchError {
             return connect_error(os).into();
         }
         cause = inner.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| current.source());
+    }
+    if error.is_timeout() && error.is_connect() {
+        return DialError::Timeout(CONNECT_MAX).into();
     }
     if error.is_timeout() {
         return FetchError::Timeout(READ_MAX);

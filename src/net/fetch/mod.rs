@@ -1,9 +1,9 @@
 //! HTTP GET requests to URLs that third parties chose, for example in an event; and, in `call`, requests to a
-//! server that the operator named.
+//! server that the operator named, and reads as streams.
 //!
 //! Limits: bytes after decompression, time for the whole exchange, and redirects, each of which is checked
-//! like the first URL. There are no cookies, no referrer and no proxy from the environment. Connections are
-//! not reused: a connection opened for a trusted URL must not serve a URL of lower trust.
+//! like the first URL. There are no cookies, no referrer and no proxy from the environment. A connection opened
+//! for a trusted URL must not serve a URL of lower trust: each trust has connections of its own.
 
 mod call;
 mod clients;
@@ -27,7 +27,7 @@ pub(super) use clients::storage_client;
 use clients::{Clients, Habits};
 use hops::Hop;
 
-pub use call::{Call, Caller, Content, Reply, Verb};
+pub use call::{BodyBroken, Call, Caller, Content, Open, Reply, Verb};
 pub use exchange::Exchange;
 
 /// Response headers kept; further headers are dropped.

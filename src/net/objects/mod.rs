@@ -6,17 +6,18 @@
 mod bucket;
 mod folder;
 mod incoming;
+mod pieces;
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use object_store::path::Path;
-use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt as _};
+use object_store::{GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt as _};
 use tokio_util::bytes::Bytes;
-use tokio_util::io::ReaderStream;
 
 use super::remote_text::sanitize;
 
@@ -24,8 +25,7 @@ pub use bucket::{Bucket, BucketSettings};
 pub use folder::Folder;
 pub use incoming::{Flushed, Incoming};
 
-/// Bytes read from a file at a time.
-const READ_BYTES: usize = 256 * 1024;
+use pieces::pieces;
 
 /// Where objects are. Clones share it.
 #[derive(Debug, Clone)]
@@ -92,16 +92,33 @@ impl Objects {
     /// # Errors
     /// As [`Objects::head`]; the stream fails in the same way.
     pub async fn read(&self, key: &str) -> Result<Option<ObjectReader>, ObjectError> {
+        self.read_part(key, None).await
+    }
+
+    /// Opens the bytes in `range` of an object for reading; its end is not part of it. Both have to lie within the
+    /// object.
+    ///
+    /// # Errors
+    /// As [`Objects::read`].
+    pub async fn read_range(
+        &self,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<Option<ObjectReader>, ObjectError> {
+        self.read_part(key, Some(range)).await
+    }
+
+    async fn read_part(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Option<ObjectReader>, ObjectError> {
         let (store, path) = self.place(key)?;
-        let Some(result) = found(store.get(&path).await)? else { return Ok(None) };
+        let options = GetOptions::new().with_range(range);
+        let Some(result) = found(store.get_opts(&path, options).await)? else { return Ok(None) };
         let facts = ObjectFacts { size: result.meta.size, etag: result.meta.e_tag.clone() };
         let bytes = match result.payload {
-            GetResultPayload::File(file, _) => {
-                let file = tokio::fs::File::from_std(file);
-                ReaderStream::with_capacity(file, READ_BYTES)
-                    .map(|piece| piece.map_err(|e| of_io(&e)))
-                    .boxed()
-            }
+            GetResultPayload::File(file, _) => pieces(file, result.range),
             GetResultPayload::Stream(stream) => stream.map(|piece| piece.map_err(|e| of(&e))).boxed(),
         };
         Ok(Some(ObjectReader { facts, bytes }))

@@ -1,4 +1,4 @@
-//! The console: one page that says what is wrong and shows the services, the figures and the journal, live.
+//! The console: a page that says what is wrong and shows the services, the figures and the journal, live, and one of blobs.
 //!
 //! It writes nothing. It reads the figures of `store/figures/`, as the observer does, the public tables of
 //! other rooms and, tick by tick, the `journal` view. Invariants: a stream that resumes by `Last-Event-ID`
@@ -74,6 +74,8 @@ pub struct ConsoleParts {
     pub listeners: Vec<(String, String)>,
     /// The pages of all rooms as (path, title), in the order of the navigation.
     pub pages: Vec<(&'static str, &'static str)>,
+    /// Copies that each kept blob is to have.
+    pub blob_target: i64,
     /// Other programs that show this instance as (title, http or https URL).
     pub links: Vec<(&'static str, String)>,
 }
@@ -98,6 +100,9 @@ struct Inner {
     verification: Cached<Option<figures::Verification>>,
     signs: Cached<read::Signs>,
     traffic: Cached<read::Traffic>,
+    blobs: Cached<figures::Blobs>,
+    copies: Cached<Vec<figures::Copies>>,
+    blob_news: Cached<read::BlobNews>,
     history: Mutex<decide::History>,
 }
 
@@ -106,6 +111,7 @@ impl ConsoleState {
     #[must_use]
     pub fn new(parts: ConsoleParts) -> Self {
         let pools = parts.pools.clone();
+        let blob_target = parts.blob_target;
         Self(Arc::new(Inner {
             parts,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -145,6 +151,15 @@ impl ConsoleState {
             }),
             traffic: Cached::new(Duration::from_secs(10), &pools.session, |pool| async move {
                 read::traffic(&pool).await
+            }),
+            blobs: Cached::new(Duration::from_secs(10), &pools.session, move |pool| async move {
+                figures::blobs(&pool, blob_target).await
+            }),
+            copies: Cached::new(Duration::from_mins(1), &pools.session, |pool| async move {
+                figures::copies(&pool).await
+            }),
+            blob_news: Cached::new(Duration::from_secs(10), &pools.read, |pool| async move {
+                read::blob_news(&pool).await
             }),
             history: Mutex::default(),
         }))

@@ -65,6 +65,7 @@ async fn start(starting: &mut Starting<'_>) -> Result<(), BoxError> {
         space: parts.space.clone(),
         clock: Arc::clone(&parts.clock),
         listeners: listeners(&starting.addresses),
+        blob_target: parts.settings.services.blossom.wanted_copies(),
         pages: starting.pages.iter().map(|page| (page.path, page.title)).collect(),
         links: links(&parts.settings.services.console),
     });

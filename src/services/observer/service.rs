@@ -52,6 +52,7 @@ fn start(starting: &Starting<'_>, metrics: ObserverMetrics) -> Result<(), BoxErr
         clock: Arc::clone(&parts.clock),
         metrics,
         interval: interval(&parts.settings),
+        blob_target: parts.settings.services.blossom.wanted_copies(),
     })?;
     parts.run(&OBSERVER, observer);
     Ok(())

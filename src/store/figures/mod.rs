@@ -4,6 +4,7 @@
 //! one read-only transaction, whose statements PostgreSQL ends at [`STATEMENT_MAX`].
 
 mod archive;
+mod blobs;
 mod jobs;
 mod messages;
 mod sizes;
@@ -16,6 +17,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 use super::Error;
 
 pub(crate) use archive::{Archive, Gaps, NetworkCoverage, Totals, archive, coverage, gaps, totals};
+pub(crate) use blobs::{Blobs, Copies, blobs, copies};
 pub(crate) use jobs::{JobBacklog, job_backlog};
 pub(crate) use messages::{Messages, messages};
 pub(crate) use sizes::{JournalSize, Sizes, sizes};

@@ -1,6 +1,7 @@
 //! Removal from journals, which only the owner may do and which always leaves a record: erasure of single
 //! facts, required by law, and retention, which drops whole months of events and whole partitions of jobs.
 
+pub mod blobs;
 pub mod jobs;
 mod months;
 mod preview;

@@ -37,8 +37,8 @@ pub(super) struct Part {
 
 const ALL_BELOW: &[&str] = &["base", "config", "telemetry", "lifecycle", "store", "net", "http", "room"];
 const ALL_OWN: &[&str] = &[
-    "mod", "command", "event", "decide", "append", "project", "read", "edge", "react", "metrics", "seeds",
-    "service",
+    "mod", "command", "event", "decide", "append", "project", "read", "upstream", "edge", "react", "metrics",
+    "seeds", "service",
 ];
 
 /// The parts of a room; a room has no other files. `mod` stands for the constants that the room's `mod.rs`
@@ -73,18 +73,26 @@ pub(super) const PARTS: &[Part] = &[
         own: &["mod", "command", "event", "decide"],
         other_rooms_events: true,
     },
+    // Only in the room of blobs: what one upstream can be asked. The edge waits for it while a client waits, and the
+    // loops use the same connections and the same circuit breakers.
+    Part {
+        name: "upstream",
+        below: &["base", "config", "lifecycle", "telemetry", "net"],
+        own: &["command", "event", "decide", "metrics"],
+        other_rooms_events: false,
+    },
     // Objects are files of clients, which the edge receives, hands out and signs URLs for. A person who logs in waits
     // while the edge asks the provider. Nothing else of `net`.
     Part {
         name: "edge",
         below: &["base", "config", "telemetry", "lifecycle", "store", "http", "net::objects", "net::oidc"],
-        own: &["mod", "command", "event", "decide", "append", "read", "metrics"],
+        own: &["mod", "command", "event", "decide", "append", "read", "metrics", "upstream"],
         other_rooms_events: true,
     },
     Part {
         name: "react",
         below: &["base", "config", "telemetry", "lifecycle", "store", "net"],
-        own: &["mod", "command", "event", "decide", "append", "read", "metrics", "seeds"],
+        own: &["mod", "command", "event", "decide", "append", "read", "metrics", "upstream", "seeds"],
         other_rooms_events: true,
     },
     // Only in the archive: seed files are text, parsed by the initializer and by `quipu relays add`.

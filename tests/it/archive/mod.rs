@@ -13,7 +13,7 @@ mod floods;
 mod hostile;
 mod implementations;
 mod imports;
-mod kit;
+pub(crate) mod kit;
 mod liars;
 mod live;
 mod memory;

@@ -1,6 +1,7 @@
 //! The HTTP server: responses to failures, the machine-readable pages, and the graceful drain. Hostile
 //! clients are in `http/hostile.rs`.
 
+mod cors;
 mod hostile;
 
 use std::io::{ErrorKind, Write as _};

@@ -1,23 +1,16 @@
 //! Files of jobs in a bucket of a real S3 server, which checks signatures, times, headers and checksums.
 
-use std::net::SocketAddr;
-
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
 use quipu::base::Secret;
 use quipu::config::{JobFiles, ObjectKeys};
 use quipu::services::jobs::Secrets;
-use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
-use s3s_fs::FileSystem;
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::file_kit::{claimed, download, send, sha256, source_key, upload};
 use super::kit::{Room, number};
 use super::upload::{form, post};
+use crate::support::bucket::{ACCESS_KEY, SECRET_KEY, serve};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 
@@ -30,28 +23,6 @@ pub(super) struct S3Room {
     /// The server's folder.
     data: TempDir,
     server: JoinSet<()>,
-}
-
-/// Serves the folder as S3 on a port of this machine.
-async fn serve(root: &std::path::Path) -> (SocketAddr, JoinSet<()>) {
-    let mut builder = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
-    builder.set_auth(SimpleAuth::from_single("accesskey", "hunter2"));
-    let service = builder.build();
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut server = JoinSet::new();
-    server.spawn(async move {
-        // Dropped with the server, and with it all connections.
-        let mut connections = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            let service = service.clone();
-            // A client that leaves is no error of the server.
-            connections.spawn(async move {
-                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    });
-    (address, server)
 }
 
 impl S3Room {
@@ -69,7 +40,7 @@ impl S3Room {
             jobs.files.s3_prefix = Some("files/".to_owned());
             change(&mut jobs.files);
         });
-        let keys = ObjectKeys { access_key: Secret::new("accesskey"), secret_key: Secret::new("hunter2") };
+        let keys = ObjectKeys { access_key: Secret::new(ACCESS_KEY), secret_key: Secret::new(SECRET_KEY) };
         let external = Room::external(&parts, &Secrets { object_keys: Some(&keys), ..Secrets::default() });
         let room = Room::open_with(parts, external).await;
         Self { room, database, data, server }

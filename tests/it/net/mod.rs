@@ -1,6 +1,7 @@
 //! Outgoing connections: dials, sessions and requests against loopback peers, well-behaved and hostile.
 
 mod auth;
+mod call;
 mod dial;
 mod fetch;
 mod frames;

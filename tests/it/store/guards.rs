@@ -34,7 +34,12 @@ const FILL: &str = "
     INSERT INTO job_files (id, kind, key, is_bound, actor) VALUES (gen_random_uuid(), 'announced', 'sources/a', false, 'test');
     INSERT INTO job_user_log (kind, session, issuer, subject, label, groups, is_admin, actor) VALUES ('login', gen_random_uuid(), 'i', 's', 's', '{}', false, 'test');
     INSERT INTO job_credentials (kind, secret_sha256, name, is_admin, scopes, actor) VALUES ('created', sha256('secret'), 'a', true, '{}', 'test');
-    INSERT INTO job_schedules (name, step, kind, cron, type, priority, attempts_max, actor) VALUES ('s', 1, 'set', '* * * * *', 'pdf', 3, 3, 'test');";
+    INSERT INTO job_schedules (name, step, kind, cron, type, priority, attempts_max, actor) VALUES ('s', 1, 'set', '* * * * *', 'pdf', 3, 3, 'test');
+    INSERT INTO blobs (sha256, size, type, actor) VALUES (sha256('blob'), 4, 'image/png', 'test');
+    INSERT INTO blob_log (sha256, kind, upstream, state, actor) VALUES (sha256('blob'), 'accepted', 'https://blobs.example.com', 'accepted', 'test');
+    INSERT INTO blob_reports (event_id, reporter, sha256, kind, content, event) VALUES (sha256('r'), sha256('k'), sha256('blob'), 'spam', '', '{}');
+    INSERT INTO blob_follows (pubkey, is_on, actor) VALUES (sha256('k'), true, 'test');
+    INSERT INTO blob_wanted (sha256, owner, event_id) VALUES (sha256('wanted'), sha256('k'), sha256('e'));";
 
 /// Tries every change on every table of the list. Reports changes that were allowed or failed for another
 /// reason.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::kit::{Kit, ingest_journal, number, page, projection, sample, texts, totals};
 use crate::support::proxy::eventually;
 
-/// An archive of some relays and events, and a job; one relay is retired twice at once.
+/// An archive of some relays and events, a job and blobs; one relay is retired twice at once.
 async fn archive() -> Kit {
     let mut kit = Kit::new().await;
     let relays = kit.relays(&["one", "two", "three"]).await;
@@ -44,16 +44,38 @@ async fn archive() -> Kit {
     writer.append(page(Some(relays[0]), &requests)).await.unwrap();
     let job = "SELECT quipu_submit_job('pdf', source_hash => 'abc')";
     kit.database.owner().await.batch_execute(job).await.unwrap();
+    kit.database.owner().await.batch_execute(BLOBS).await.unwrap();
     kit.project().await;
     assert_eq!(kit.problems().await, Vec::<String>::new());
     kit
 }
 
+/// One blob with an owner and copies in several states, one whose owner has deleted it, one that is banned, and one that
+/// was erased.
+const BLOBS: &str = r#"
+    SELECT quipu_append_blobs(gen_random_uuid(), jsonb_build_array(
+        b || '{"do": "store", "size": 4, "type": "image/png", "results": [
+               {"upstream": "https://a.example.com", "kind": "accepted"}, {"upstream": "https://b.example.com", "kind": "accepted"},
+               {"upstream": "https://c.example.com", "kind": "failed", "why": "503"}]}',
+        d || '{"do": "store", "size": 9, "type": "image/png", "results": [{"upstream": "https://a.example.com", "kind": "accepted"}]}',
+        jsonb_build_object('do', 'ban', 'sha256', encode(sha256('banned'), 'hex'), 'why', 'spam', 'actor', 'test')))
+    FROM (SELECT jsonb_build_object('owner', encode(sha256('key'), 'hex'), 'how', 'uploaded', 'actor', 'test') AS owner) o
+    CROSS JOIN LATERAL (SELECT owner || jsonb_build_object('sha256', encode(sha256('blob'), 'hex')) AS b,
+                               owner || jsonb_build_object('sha256', encode(sha256('deleted'), 'hex')) AS d) x;
+    SELECT quipu_append_blobs(gen_random_uuid(), jsonb_build_array(
+        jsonb_build_object('do', 'replicas', 'sha256', encode(sha256('blob'), 'hex'), 'actor', 'test', 'results',
+            '[{"upstream": "https://a.example.com", "kind": "readable"}, {"upstream": "https://a.example.com", "kind": "proven", "why": "head"},
+              {"upstream": "https://b.example.com", "kind": "lost", "why": "404"}, {"upstream": "https://b.example.com", "kind": "accepted"},
+              {"upstream": "https://a.example.com", "kind": "failed"}]'::jsonb),
+        jsonb_build_object('do', 'disown', 'sha256', encode(sha256('deleted'), 'hex'), 'owner', encode(sha256('key'), 'hex'), 'actor', 'test')));
+    INSERT INTO erasure (kind, sha256, reason) VALUES ('blob', sha256('erased'), 'a test');
+    INSERT INTO blob_bans SELECT sha256, 'erased', recorded_at, true FROM erasure WHERE kind = 'blob'"#;
+
 /// Events in the archive of [`archive`].
 const EVENTS: i64 = 122;
 
 /// The tables of each projection, and ways to corrupt each.
-const TABLES: [(&str, &str, &str, &str); 10] = [
+const TABLES: [(&str, &str, &str, &str); 15] = [
     (
         "relays",
         "relays",
@@ -113,6 +135,36 @@ const TABLES: [(&str, &str, &str, &str); 10] = [
         "job_totals",
         "UPDATE job_totals SET jobs = jobs + 1",
         "INSERT INTO job_totals VALUES ('pdf', 'dead', 1)",
+    ),
+    (
+        "blob_replicas",
+        "blob_replicas",
+        "UPDATE blob_replicas SET state = 'lost' WHERE state = 'readable'",
+        "INSERT INTO blob_replicas VALUES (sha256('another'), 'https://a.example.com', 'readable', now(), NULL)",
+    ),
+    (
+        "blob_owners",
+        "blob_owners",
+        "UPDATE blob_owners SET uploaded = uploaded - 1",
+        "INSERT INTO blob_owners VALUES (sha256('key'), sha256('another'), 1)",
+    ),
+    (
+        "blob_owners",
+        "blob_usage",
+        "UPDATE blob_usage SET bytes = bytes + 1",
+        "INSERT INTO blob_usage VALUES (sha256('another'), 1, 1)",
+    ),
+    (
+        "blob_copies",
+        "blob_copies",
+        "UPDATE blob_copies SET copies = copies - 1 WHERE copies = 2",
+        "INSERT INTO blob_copies VALUES (sha256('another'), 1, 1, 1)",
+    ),
+    (
+        "blob_bans",
+        "blob_bans",
+        "UPDATE blob_bans SET why = 'another' WHERE NOT is_erased",
+        "INSERT INTO blob_bans VALUES (sha256('another'), 'spam', now(), false)",
     ),
 ];
 

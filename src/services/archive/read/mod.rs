@@ -14,8 +14,8 @@ use sqlx::PgPool;
 
 pub use asked::{AskedRelay, RelaySteps, asked_relays, relay_steps};
 pub use candidates::{
-    CandidateRow, DueCandidate, HintingEvent, MonthOfBatches, ReferenceRelay, candidate_rows,
-    candidates_waiting, due_candidates, due_urls, hinting_events, months_of, reference_relays, unknown_urls,
+    CandidateRow, DueCandidate, HintingEvent, ReferenceRelay, candidate_rows, candidates_waiting,
+    due_candidates, due_urls, hinting_events, reference_relays, unknown_urls,
 };
 pub use checked::{DueRelay, checked_at, due_relays, newest_snapshot, snapshots};
 pub use coverage::{Gap, gaps, time_line};

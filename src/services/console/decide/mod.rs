@@ -6,6 +6,7 @@
 //! processes (restarts, panics, refusals, connections) have no rule here: one process does not see them.
 
 mod archive;
+mod blobs;
 mod history;
 mod store;
 #[cfg(test)]
@@ -87,6 +88,7 @@ pub(super) struct Facts {
     /// Known gaps.
     pub(super) gaps: Option<i64>,
     pub(super) messages: Option<Messages>,
+    pub(super) blobs: Option<Blobs>,
 }
 
 /// A service that fails or waits.
@@ -129,6 +131,15 @@ pub(super) struct Messages {
     pub(super) oldest_s: Option<f64>,
 }
 
+/// Blobs that have an owner.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Blobs {
+    /// Those without any copy.
+    pub(super) unavailable: i64,
+    /// Age of the oldest copy that was accepted and not read back, in seconds.
+    pub(super) oldest_unverified_s: Option<f64>,
+}
+
 /// The span of the rules that ask for something recent.
 pub(super) const RECENT: TimeDelta = TimeDelta::hours(1);
 
@@ -136,6 +147,7 @@ pub(super) const RECENT: TimeDelta = TimeDelta::hours(1);
 pub(super) fn problems(facts: &Facts, history: &History) -> Vec<Problem> {
     let mut found = store::problems(facts);
     found.extend(archive::problems(facts, history));
+    found.extend(blobs::problems(facts));
     found.sort_by_key(|problem| problem.severity);
     found
 }

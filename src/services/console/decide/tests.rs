@@ -35,6 +35,7 @@ fn fine() -> Facts {
         networks: vec![clearnet],
         gaps: Some(1_000),
         messages: Some(Messages { accepted: 50, acknowledged: 40, oldest_s: Some(7.0) }),
+        blobs: Some(Blobs { unavailable: 0, oldest_unverified_s: Some(20.0) }),
     }
 }
 
@@ -81,7 +82,7 @@ fn given_an_archive_at_work_then_nothing_is_wrong() {
     let mut facts = fine();
     (facts.spare_bytes, facts.daily_growth_bytes, facts.verified) = (None, None, None);
     (facts.lags, facts.has_totals, facts.last_stored_at) = (Vec::new(), false, None);
-    (facts.networks, facts.gaps, facts.messages) = (Vec::new(), None, None);
+    (facts.networks, facts.gaps, facts.messages, facts.blobs) = (Vec::new(), None, None, None);
     assert_eq!(problems(&facts, &History::default()), []);
 }
 
@@ -256,6 +257,21 @@ fn given_messages_and_no_acknowledgement_then_they_are_not_delivered() {
 }
 
 #[test]
+fn given_blobs_without_a_copy_or_copies_without_a_proof_then_it_is_said() {
+    let blobs = |unavailable, age_s| Some(Blobs { unavailable, oldest_unverified_s: age_s });
+    assert_eq!(said(|facts| facts.blobs = blobs(0, Some(3_600.0))), []);
+    assert_eq!(said(|facts| facts.blobs = blobs(0, None)), []);
+    let problem = only(said(|facts| facts.blobs = blobs(3, None)));
+    assert_eq!(
+        (problem.alert, problem.what.as_str()),
+        ("QuipuBlobsUnavailable", "3 kept blobs have no copy.")
+    );
+    let problem = only(said(|facts| facts.blobs = blobs(0, Some(3_601.0))));
+    assert_eq!(problem.alert, "QuipuBlobsNotVerified");
+    assert_eq!(problem.since, Some(now() - TimeDelta::seconds(3_601)));
+}
+
+#[test]
 fn the_worst_is_said_first() {
     let found = said(|facts| {
         facts.networks[0].expiring = 50;
@@ -271,6 +287,7 @@ fn the_worst_is_said_first() {
 fn alerts() -> Vec<Value> {
     let files = [
         include_str!("../../../../monitoring/alerts/archive.yml"),
+        include_str!("../../../../monitoring/alerts/blossom.yml"),
         include_str!("../../../../monitoring/alerts/messages.yml"),
         include_str!("../../../../monitoring/alerts/process.yml"),
         include_str!("../../../../monitoring/alerts/store.yml"),
@@ -288,7 +305,7 @@ fn alert(name: &str) -> Value {
 #[test]
 fn every_rule_is_an_alert_of_the_same_severity_with_a_section_in_the_documents() {
     let document = include_str!("../../../../docs/alerts.md");
-    for rule in archive::RULES.iter().chain(&store::RULES) {
+    for rule in archive::RULES.iter().chain(&store::RULES).chain(&blobs::RULES) {
         let severity = serde_json::to_value(rule.severity).unwrap();
         assert_eq!(alert(rule.alert)["labels"]["severity"], severity, "{}", rule.alert);
         assert!(document.contains(&format!("\n### {}\n", rule.alert)), "{}", rule.alert);
@@ -335,6 +352,8 @@ fn the_thresholds_are_those_of_the_alerts() {
         ("QuipuCertificatesExpiring", vec![share(archive::EXPIRING_PERCENT)]),
         ("QuipuProjectionBehind", vec![store::BEHIND_S.to_string()]),
         ("QuipuVerifyFailed", vec![store::VERIFY_PROBLEMS.to_string()]),
+        ("QuipuBlobsUnavailable", vec![blobs::UNAVAILABLE.to_string()]),
+        ("QuipuBlobsNotVerified", vec![blobs::UNVERIFIED_S.to_string()]),
         // The alert measures the speed of six hours, the page that of a week.
         (
             "QuipuDiskFullSoon",

@@ -1,5 +1,6 @@
 //! Routes of the console.
 
+mod blobs;
 mod chart;
 mod crawl;
 mod format;
@@ -17,17 +18,24 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, HeaderMap};
 use axum::response::{IntoResponse, Response};
 
+use blobs::BlobStatus;
+
 use super::ConsoleState;
 use crate::http::page::{asset, assets};
 use crate::http::{Access, Failure, Rejection, Routes, is_of_another_site};
 
-/// The routes: `/` for people, `/status.json` for scripts, `/events` for both; `/alerts.md` says what to do.
+/// The routes: `/` and `/blobs` for people, `/status.json` for scripts, `/events` for both; `/alerts.md` says what to do.
 pub fn routes(state: ConsoleState) -> Routes {
     Routes::new()
         .get("/", Access::Anyone, page)
         .get("/panels", Access::Anyone, panels)
         .get("/status.json", Access::Anyone, status_json)
         .get("/events", Access::Anyone, stream::events)
+        .get("/blobs", Access::Anyone, blobs_page)
+        .get("/blobs/panels", Access::Anyone, blobs_panels)
+        .get("/blobs.js", Access::Anyone, async || {
+            asset("text/javascript; charset=utf-8", include_str!("blobs.js"))
+        })
         .get("/console.css", Access::Anyone, async || {
             asset("text/css; charset=utf-8", include_str!("console.css"))
         })
@@ -43,7 +51,11 @@ pub fn routes(state: ConsoleState) -> Routes {
 
 /// The status code: 503 while the database cannot be read. The body is sent in either case.
 fn code(status: &status::Status) -> StatusCode {
-    if status.archive.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    code_of(status.archive.is_some())
+}
+
+fn code_of(is_read: bool) -> StatusCode {
+    if is_read { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 async fn page(State(state): State<ConsoleState>, headers: HeaderMap) -> Response {
@@ -59,6 +71,21 @@ async fn panels(State(state): State<ConsoleState>, headers: HeaderMap) -> Result
     refuse_other_sites(&headers)?;
     let status = status::status(&state).await;
     Ok((code(&status), [(CACHE_CONTROL, "no-store")], panels::panels(&status)).into_response())
+}
+
+/// The page of blobs: 503 while the database cannot be read.
+async fn blobs_page(State(state): State<ConsoleState>, headers: HeaderMap) -> Response {
+    let status = BlobStatus::read(&state).await;
+    let parts = &state.0.parts;
+    let links = links::links(&parts.links, &parts.listeners, &headers);
+    (code_of(status.is_read()), [(CACHE_CONTROL, "no-store")], blobs::page(&status, &parts.pages, &links))
+        .into_response()
+}
+
+async fn blobs_panels(State(state): State<ConsoleState>, headers: HeaderMap) -> Result<Response, Failure> {
+    refuse_other_sites(&headers)?;
+    let status = BlobStatus::read(&state).await;
+    Ok((code_of(status.is_read()), [(CACHE_CONTROL, "no-store")], blobs::panels(&status)).into_response())
 }
 
 async fn status_json(State(state): State<ConsoleState>, headers: HeaderMap) -> Result<Response, Failure> {

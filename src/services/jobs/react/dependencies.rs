@@ -7,12 +7,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::loop_lease::LoopLease;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::jobs::append::{JobAnswer, JobJournal, move_cursor, read_cursor, unblocked_jobs};
 use crate::services::jobs::command::{Change, JobChange, JobCommand};
 use crate::services::jobs::decide::window;
-use crate::store::lease::Leases;
+use crate::store::lease::{Leases, LoopLease};
 use crate::store::{Error, Pools, Shards};
 
 /// The name of its cursor: the snapshot up to which the journals were read.

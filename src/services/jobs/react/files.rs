@@ -15,7 +15,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::loop_lease::LoopLease;
 use crate::base::Clock;
 use crate::config::JobFiles;
 use crate::lifecycle::{CycleOutcome, Service};
@@ -25,7 +24,7 @@ use crate::services::jobs::command::FileEntry;
 use crate::services::jobs::decide::ObjectKey;
 use crate::services::jobs::event::FileKind;
 use crate::store::append::Writer;
-use crate::store::lease::Leases;
+use crate::store::lease::{Leases, LoopLease};
 use crate::store::{Error, Pools};
 
 /// Sources that one cycle looks for.

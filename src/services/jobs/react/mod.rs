@@ -5,7 +5,6 @@ mod dependencies;
 mod expiry;
 mod files;
 mod follower;
-mod loop_lease;
 mod newest;
 mod schedules;
 mod upkeep;

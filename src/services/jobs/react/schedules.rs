@@ -6,13 +6,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::loop_lease::LoopLease;
 use crate::lifecycle::{CycleOutcome, Service, set_aside};
 use crate::services::jobs::append::{JobAnswer, JobJournal, JobNumbers, move_cursor, read_cursor};
 use crate::services::jobs::command::Submission;
 use crate::services::jobs::decide::{due_times, next_look, scheduled_key};
 use crate::services::jobs::read::{Schedule, schedule_values, schedules};
-use crate::store::lease::Leases;
+use crate::store::lease::{Leases, LoopLease};
 use crate::store::{Error, Pools, Shards};
 
 /// The name of its cursor: the time up to which all jobs of schedules are submitted, microseconds since 1970.

@@ -3,7 +3,6 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::loop_lease::LoopLease;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::jobs::append::{
     WorkerJournal, ensure_partitions, fill_ready, forget_expired_sessions, forget_slots, rotate_ready,
@@ -12,7 +11,7 @@ use crate::services::jobs::command::WorkerCommand;
 use crate::services::jobs::event::WorkerEvent;
 use crate::services::jobs::read::restless_workers;
 use crate::store::append::Writer;
-use crate::store::lease::Leases;
+use crate::store::lease::{Leases, LoopLease};
 use crate::store::{Error, Pools};
 
 /// Parts of the upkeep.

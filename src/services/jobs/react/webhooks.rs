@@ -10,14 +10,13 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::loop_lease::LoopLease;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::jobs::append::{
     JobAnswer, JobJournal, JobNumbers, begin_webhooks, ends, move_cursor, present_snapshot, read_cursor,
 };
 use crate::services::jobs::decide::{Receiver, window};
 use crate::services::jobs::event::JobEnd;
-use crate::store::lease::Leases;
+use crate::store::lease::{Leases, LoopLease};
 use crate::store::{Error, Pools, Shards};
 
 /// The name of its cursor: the snapshot up to which the journal was read.

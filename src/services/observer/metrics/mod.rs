@@ -1,6 +1,7 @@
 //! Metrics that the observer exports for the whole database.
 
 pub(super) mod archive;
+pub(super) mod blossom;
 pub(super) mod jobs;
 pub(super) mod readings;
 pub(super) mod server;
@@ -14,8 +15,15 @@ use prometheus_client::registry::Registry;
 use crate::telemetry::{Label, Metric, Published, describe_metrics};
 
 /// All metrics of the room.
-pub(super) const ALL: &[&[Metric]] =
-    &[store::METRICS, archive::METRICS, jobs::METRICS, server::METRICS, readings::METRICS, METRICS];
+pub(super) const ALL: &[&[Metric]] = &[
+    store::METRICS,
+    archive::METRICS,
+    jobs::METRICS,
+    blossom::METRICS,
+    server::METRICS,
+    readings::METRICS,
+    METRICS,
+];
 
 /// What is read together.
 const READ: Label = Label::listed("read", &[&Group::NAMES]);
@@ -37,6 +45,10 @@ pub(super) enum Group {
     Messages,
     /// Jobs and workers.
     Jobs,
+    /// Blobs, and how many have too few copies.
+    Blobs,
+    /// Copies of blobs by upstream and state.
+    Copies,
     /// Dead rows, the age of transaction ids, the last verification.
     Tables,
     /// Gaps of all relays.
@@ -48,7 +60,7 @@ pub(super) enum Group {
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Store,
         Self::Postgresql,
         Self::Pgbouncer,
@@ -56,14 +68,16 @@ impl Group {
         Self::Archive,
         Self::Messages,
         Self::Jobs,
+        Self::Blobs,
+        Self::Copies,
         Self::Tables,
         Self::Gaps,
         Self::Coverage,
         Self::Sizes,
     ];
 
-    const NAMES: [&'static str; 11] = {
-        let mut names = [""; 11];
+    const NAMES: [&'static str; 13] = {
+        let mut names = [""; 13];
         let mut group = 0;
         while group < Self::ALL.len() {
             names[group] = Self::ALL[group].as_str();
@@ -82,6 +96,8 @@ impl Group {
             Self::Archive => "archive",
             Self::Messages => "messages",
             Self::Jobs => "jobs",
+            Self::Blobs => "blobs",
+            Self::Copies => "copies",
             Self::Tables => "tables",
             Self::Gaps => "gaps",
             Self::Coverage => "coverage",

@@ -43,6 +43,8 @@ pub(super) struct ObserverParts {
     pub(super) metrics: ObserverMetrics,
     /// The pause between two cycles.
     pub(super) interval: Duration,
+    /// Copies that each kept blob is to have.
+    pub(super) blob_target: i64,
 }
 
 /// The service `observer`.
@@ -75,8 +77,8 @@ impl Group {
     const fn intervals(self) -> u32 {
         match self {
             Self::Store | Self::Postgresql | Self::Pgbouncer | Self::Replica => 1,
-            Self::Archive | Self::Messages | Self::Jobs | Self::Tables => 4,
-            Self::Gaps | Self::Coverage | Self::Sizes => 20,
+            Self::Archive | Self::Messages | Self::Jobs | Self::Blobs | Self::Tables => 4,
+            Self::Gaps | Self::Coverage | Self::Copies | Self::Sizes => 20,
         }
     }
 }
@@ -163,6 +165,10 @@ impl Observer {
             Group::Archive => samples::archive(&figures::archive(read).await?, &mut samples),
             Group::Messages => samples::messages(&figures::messages(session).await?, &mut samples),
             Group::Jobs => samples::jobs(&read::jobs(session).await?, &mut samples),
+            Group::Blobs => {
+                samples::blobs(&figures::blobs(session, self.parts.blob_target).await?, &mut samples);
+            }
+            Group::Copies => samples::copies(&figures::copies(session).await?, &mut samples),
             Group::Tables => samples::tables(&read::tables(session).await?, &mut samples),
             Group::Gaps => samples::gaps(&figures::gaps(read).await?, &mut samples),
             Group::Coverage => samples::coverage(&figures::coverage(read).await?, &mut samples),

@@ -1,11 +1,11 @@
 //! From what was read to the values of metrics.
 
 use crate::services::observer::metrics::{
-    archive as of_archive, jobs as of_jobs, server as of_server, store as of_store,
+    archive as of_archive, blossom as of_blossom, jobs as of_jobs, server as of_server, store as of_store,
 };
 use crate::services::observer::read::{Jobs, Sessions, Store, Tables};
 use crate::store::PoolerFigures;
-use crate::store::figures::{Archive, Gaps, Messages, NetworkCoverage, Sizes};
+use crate::store::figures::{Archive, Blobs, Copies, Gaps, Messages, NetworkCoverage, Sizes};
 use crate::store::labels::{lease_kind, role};
 use crate::telemetry::Samples;
 
@@ -100,6 +100,21 @@ pub(super) fn jobs(read: &Jobs, samples: &mut Samples) {
     samples.add(&of_jobs::OLDEST, &[], oldest_s);
     let unserved = read.backlog.iter().filter(|backlog| backlog.is_unserved()).count();
     samples.add(&of_jobs::UNSERVED, &[], count(i64::try_from(unserved).unwrap_or(i64::MAX)));
+}
+
+pub(super) fn blobs(read: &Blobs, samples: &mut Samples) {
+    samples.add(&of_blossom::KEPT, &[], count(read.kept));
+    samples.add(&of_blossom::KEPT_BYTES, &[], count(read.kept_bytes));
+    samples.add(&of_blossom::UNDER_REPLICATED, &[], count(read.under_replicated));
+    samples.add(&of_blossom::UNAVAILABLE, &[], count(read.unavailable));
+    samples.add(&of_blossom::OWNERS, &[], count(read.owners));
+    samples.add(&of_blossom::OLDEST_UNVERIFIED, &[], read.oldest_unverified_s.unwrap_or(0.0));
+}
+
+pub(super) fn copies(read: &[Copies], samples: &mut Samples) {
+    for row in read {
+        samples.add(&of_blossom::REPLICAS, &[&row.upstream, &row.state], count(row.replicas));
+    }
 }
 
 pub(super) fn sessions(read: &Sessions, samples: &mut Samples) {

@@ -1,7 +1,6 @@
 //! kill -9 of `quipu run jobs` under load: what was acknowledged is there, and nothing is done twice.
 
 mod clients;
-mod program;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,10 +16,10 @@ use tokio_postgres::Client as Database;
 
 use super::kit::{number, problems};
 use crate::support::database::TestDatabase;
+use crate::support::program::Program;
 use crate::support::proxy::eventually;
 use crate::support::rounds::rounds;
 use clients::{Client, Entry, Field, Told, result};
-use program::Program;
 
 /// Crashes in `make test`.
 const CRASHES: usize = 4;
@@ -108,7 +107,7 @@ async fn a_server_that_is_killed_under_load_loses_and_doubles_nothing_that_it_ac
     let mut dice = StdRng::seed_from_u64(seed);
     let database = TestDatabase::new().await;
     let superuser = owner::connect(&database.superuser_url()).await.unwrap();
-    let program = Program::on(&database);
+    let program = Program::on(&database, "jobs", &[]);
     let mut server = block_in_place(|| program.start());
     let field = Arc::new(Field::new(program.address));
     let mut clients = JoinSet::new();

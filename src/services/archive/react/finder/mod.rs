@@ -26,7 +26,7 @@ use crate::services::archive::read::HintingEvent;
 use crate::services::archive::{Finding, RelayAnswer, RelayJournal, read};
 use crate::store::append::Writer;
 use crate::store::lease::Leases;
-use crate::store::reading::{Reader, Step};
+use crate::store::reading::{Reader, Step, months_of};
 use crate::store::{self, Pools};
 
 /// Most events in one step, unless a single batch has more.
@@ -103,7 +103,7 @@ impl Finder {
 
     async fn find_in(&self, step: &Step) -> Result<(), store::Error> {
         let mut held = Held::new();
-        for month in read::months_of(&step.batches) {
+        for month in months_of(&step.batches) {
             let mut events = pin!(read::hinting_events(&self.parts.pools.session, &month));
             while let Some(event) = events.try_next().await? {
                 for url in named_by(&event) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Figures, Status};
 use crate::lifecycle::{ServiceHealth, ServiceState};
-use crate::services::console::decide::{Facts, Messages, Network, Trouble};
+use crate::services::console::decide::{Blobs, Facts, Messages, Network, Trouble};
 
 /// The projection that has the minutes in which events were stored.
 const TOTALS: &str = "totals";
@@ -36,6 +36,10 @@ pub(super) fn facts(status: &Status) -> Facts {
             acknowledged: traffic.acknowledged,
             oldest_s: figures.messages.as_ref().and_then(|messages| messages.oldest_s),
         }),
+        blobs: figures.blobs.as_ref().map(|blobs| Blobs {
+            unavailable: blobs.unavailable,
+            oldest_unverified_s: blobs.oldest_unverified_s,
+        }),
     }
 }
 
@@ -60,6 +64,7 @@ fn unread(figures: &Figures) -> Vec<&'static str> {
         ("the newest verification", figures.verification.is_some()),
         ("sessions", figures.signs.is_some()),
         ("traffic of messages", figures.traffic.is_some()),
+        ("blobs", figures.blobs.is_some()),
     ];
     groups.into_iter().filter(|(_, is_read)| !is_read).map(|(group, _)| group).collect()
 }

@@ -14,7 +14,7 @@ use super::super::ConsoleState;
 use super::super::decide::{self, Problem};
 use super::super::read::{Latest, Lists, Pulse, Signs, Traffic};
 use crate::lifecycle::{ServiceHealth, ServiceState};
-use crate::store::figures::{self, Gaps, Messages, NetworkCoverage, Sizes, Verification};
+use crate::store::figures::{self, Blobs, Gaps, Messages, NetworkCoverage, Sizes, Verification};
 use crate::store::{Error, figures::Archive as ArchiveFigures};
 
 /// The body of `/status.json`.
@@ -66,6 +66,7 @@ pub(super) struct Figures {
     pub(super) verification: Option<Arc<Option<Verification>>>,
     pub(super) signs: Option<Arc<Signs>>,
     pub(super) traffic: Option<Arc<Traffic>>,
+    pub(super) blobs: Option<Arc<Blobs>>,
     /// Free bytes above the reserve; `None` if they cannot be measured.
     pub(super) spare_bytes: Option<i64>,
 }
@@ -97,11 +98,13 @@ async fn figures(state: &ConsoleState) -> Figures {
         verification: read_or_log("verification", inner.verification.get().await),
         signs: read_or_log("signs", inner.signs.get().await),
         traffic: read_or_log("traffic", inner.traffic.get().await),
+        blobs: read_or_log("blobs", inner.blobs.get().await),
         spare_bytes: inner.parts.space.spare_bytes(),
     }
 }
 
-fn read_or_log<T>(group: &str, answer: Result<T, Error>) -> Option<T> {
+/// The answer. A failure is logged.
+pub(super) fn read_or_log<T>(group: &str, answer: Result<T, Error>) -> Option<T> {
     answer
         .inspect_err(
             |error| tracing::warn!(group, error = %error, "the console cannot read {group}: {error}"),

@@ -90,7 +90,7 @@ impl Session {
         let failure = self.state.refuse(refusal);
         let body = self.context.report(&failure);
         let message = match failure {
-            Failure::Rejected(_) | Failure::NoSpace => body.message.into_owned(),
+            Failure::Rejected(_) | Failure::NoSpace | Failure::Gateway(_) => body.message.into_owned(),
             Failure::Busy { .. } => {
                 "the store is unavailable; send the request again: with the same client_msg_id a message is stored once"
                     .to_owned()

@@ -5,10 +5,14 @@
 //! The entries between two snapshots are a closed set: none can be added later, so a position in it is a safe
 //! cursor. A batch that commits late falls between two later snapshots.
 
+mod months;
+
 use deadpool_postgres::Pool;
 use tokio_postgres::types::Type;
 
 use super::Error;
+
+pub use months::{MonthOfBatches, months_of};
 
 /// Maximum number of batches in one step.
 const STEP_BATCHES_MAX: i64 = 500;
@@ -74,6 +78,32 @@ impl Reader {
         Self { pool, consumer }
     }
 
+    /// Whether the consumer has read before.
+    ///
+    /// # Errors
+    /// As PostgreSQL answers.
+    pub async fn has_begun(&self) -> Result<bool, Error> {
+        let client = self.pool.get().await?;
+        let rows = client.query_typed(CURSOR, &[(&self.consumer, Type::TEXT)]).await?;
+        Ok(rows.first().is_some_and(|row| row.get::<_, Option<String>>(1).is_some()))
+    }
+
+    /// Leaves out everything that the newest tick sees: a consumer that finds that in another way begins there. Without a
+    /// tick it begins at the start.
+    ///
+    /// # Errors
+    /// As PostgreSQL answers.
+    pub async fn begin_at_newest(&self) -> Result<(), Error> {
+        let client = self.pool.get().await?;
+        let rows = client.query_typed(CURSOR, &[(&self.consumer, Type::TEXT)]).await?;
+        let newest: Option<String> = rows.first().and_then(|row| row.get(3));
+        drop(client);
+        match newest {
+            Some(this) => self.move_to(&Cursor { last: None, this, batch: i64::MAX }).await,
+            None => Ok(()),
+        }
+    }
+
     /// The next batches with stored events, together at most `events_max` events unless the first batch alone
     /// has more. `None` when every batch that the newest tick sees was read.
     pub async fn next(&self, events_max: i64) -> Result<Option<Step>, Error> {
@@ -131,8 +161,12 @@ impl Reader {
 
     /// Saves that a step was processed. Call it after its results are committed.
     pub async fn done(&self, step: &Step) -> Result<(), Error> {
+        self.move_to(&step.cursor).await
+    }
+
+    async fn move_to(&self, cursor: &Cursor) -> Result<(), Error> {
         let client = self.pool.get().await?;
-        let Cursor { last, this, batch } = &step.cursor;
+        let Cursor { last, this, batch } = cursor;
         client
             .execute_typed(
                 DONE,
