@@ -13,7 +13,7 @@ async fn room_for(database: &TestDatabase, origin: &Server) -> Room {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bl_04_2_and_3_a_blob_is_copied_from_its_url_with_its_type() {
+async fn bl_04_2_3_and_8_a_blob_is_copied_from_its_url_with_its_type() {
     let database = TestDatabase::new().await;
     let origin = Server::start(Character::Good).await;
     let room = room_for(&database, &origin).await;
@@ -60,7 +60,7 @@ async fn bl_04_10_headers_about_the_blob_are_hints_and_bl_11_15_a_token_serves_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bl_04_1_and_7_a_request_without_a_url_of_the_web_is_refused() {
+async fn bl_04_1_4_and_7_a_request_without_a_url_of_the_web_is_refused_with_its_reason() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let hash = sha256(b"blob");
