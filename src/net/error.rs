@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{BodyBroken, Certificate};
+use super::Certificate;
 use crate::base::Network;
 
 /// Why a connection could not be opened.
@@ -136,6 +136,11 @@ impl fmt::Display for SocksReply {
         write!(f, "{meaning} (0x{:02X})", self.0)
     }
 }
+
+/// The sender of a body gave it up. The request is broken off, so that the receiver knows that the body is not whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the body was given up: {0}")]
+pub struct BodyBroken(pub String);
 
 /// Why an HTTP request failed.
 #[derive(Debug, Clone, Error)]

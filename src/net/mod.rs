@@ -28,8 +28,8 @@ mod tls;
 pub use certificate::Certificate;
 pub use dns::DnsRecords;
 pub use egress::Egress;
-pub use error::{DialError, FetchError, SocksReply};
-pub use fetch::{BodyBroken, Call, Caller, Content, Exchange, Fetched, Get, Open, Reply, Verb};
+pub use error::{BodyBroken, DialError, FetchError, SocksReply};
+pub use fetch::{Call, Caller, Content, Exchange, Fetched, Get, Open, Reply, Verb};
 pub use socket::{Dial, Handshake, SocketError, TextSocket};
 
 /// Sent as `User-Agent`: some servers refuse requests without one.

@@ -23,7 +23,7 @@ use super::hops::{Hop, REDIRECTS_MAX, redirect_target};
 use crate::base::Secret;
 use crate::config;
 use crate::net::dial::Dialler;
-use crate::net::{DialError, FetchError, Trust};
+use crate::net::{BodyBroken, DialError, FetchError, Trust};
 
 /// Bytes read from a file at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -54,11 +54,6 @@ impl Verb {
         }
     }
 }
-
-/// The sender of a body gave it up. The request is broken off, so that the receiver knows that the body is not whole.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the body was given up: {0}")]
-pub struct BodyBroken(pub String);
 
 /// Body of a request.
 pub enum Content {

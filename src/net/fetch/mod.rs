@@ -27,7 +27,7 @@ pub(super) use clients::storage_client;
 use clients::{Clients, Habits};
 use hops::Hop;
 
-pub use call::{BodyBroken, Call, Caller, Content, Open, Reply, Verb};
+pub use call::{Call, Caller, Content, Open, Reply, Verb};
 pub use exchange::Exchange;
 
 /// Response headers kept; further headers are dropped.

@@ -36,7 +36,7 @@ fn contains(content: &[u8], part: &[u8]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bl_05_1_and_7_the_result_has_no_place_and_its_own_hash() {
+async fn bl_05_1_and_7_the_result_has_no_place_and_its_own_hash_bl_08_3_and_names_the_original() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let (alice, photo) = (User::new(1), photo());

@@ -1,8 +1,10 @@
 //! `PUT /mirror` (BUD-04).
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 
-use super::client_kit::{User, content, fetch, sha256};
+use tokio::io::AsyncWriteExt as _;
+
+use super::client_kit::{User, begin, content, eventually, fetch, sha256};
 use super::kit::{Room, number};
 use super::server_kit::{Character, Server};
 use crate::support::database::TestDatabase;
@@ -13,7 +15,7 @@ async fn room_for(database: &TestDatabase, origin: &Server) -> Room {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bl_04_2_and_3_a_blob_is_copied_from_its_url_with_its_type() {
+async fn bl_04_2_3_and_8_a_blob_is_copied_from_its_url_with_its_type() {
     let database = TestDatabase::new().await;
     let origin = Server::start(Character::Good).await;
     let room = room_for(&database, &origin).await;
@@ -60,7 +62,7 @@ async fn bl_04_10_headers_about_the_blob_are_hints_and_bl_11_15_a_token_serves_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bl_04_1_and_7_a_request_without_a_url_of_the_web_is_refused() {
+async fn bl_04_1_4_and_7_a_request_without_a_url_of_the_web_is_refused_with_its_reason() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let hash = sha256(b"blob");
@@ -141,5 +143,31 @@ async fn bl_04_5_and_6_what_the_origin_does_wrong_is_told_and_nothing_is_stored(
     assert_eq!(copy(&hash, &url).await, 409, "BL-04.5");
     origin.stop().await;
     assert_eq!(copy(&hash, &url).await, 502, "BL-04.6");
+    assert_eq!(number(&database, "SELECT count(*) FROM blobs").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bl_04_9_a_copy_ends_when_its_client_leaves_and_when_the_origin_sends_nothing() {
+    let database = TestDatabase::new().await;
+    let origin = Server::start(Character::StallsMidBody).await;
+    let room = Room::with(&database, |settings| {
+        settings.private_origins = vec![origin.url()];
+        settings.timeout_s = NonZeroU32::new(3).unwrap();
+    })
+    .await;
+    let hash = origin.keep(&content(1, 1_000_000), "image/png");
+    let url = format!("{}/{hash}", origin.url());
+    let token = User::new(1).token("upload", &[&hash]);
+    let body = format!(r#"{{"url":"{url}"}}"#);
+    let length = body.len().to_string();
+    let headers = [("authorization", &*token), ("content-length", &length)];
+    let mut stream = begin("PUT", &room.url("/mirror"), &headers).await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    eventually("a request to the origin", async || origin.asked("GET", "/") == 1).await;
+    drop(stream);
+    eventually("the end of the copy", async || origin.left() == 1).await;
+
+    assert_eq!(User::new(1).mirror(room.address, &url, &hash).await.status, 502);
+    eventually("the end of the copy", async || origin.left() == 2).await;
     assert_eq!(number(&database, "SELECT count(*) FROM blobs").await, 0);
 }

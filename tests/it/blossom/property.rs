@@ -17,8 +17,8 @@ use super::server_kit::{Character, Server};
 use crate::support::database::TestDatabase;
 use crate::support::rounds::rounds;
 
-/// Seeds of known runs. A seed repeats what is done, not the order in which requests at the same time take effect.
-const SEEDS: [u64; 2] = [16, 20_261_130];
+/// Seed of the first run. A seed repeats what is done, not the order in which requests at the same time take effect.
+const SEED: u64 = 16;
 
 const SERVERS: usize = 4;
 const REPLICAS_MIN: usize = 2;
@@ -131,9 +131,7 @@ impl Told {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_what_was_answered_with_success_is_whole_again() {
     for round in 0..rounds() {
-        for seed in SEEDS {
-            live(seed.wrapping_add(round.wrapping_mul(1_000_003))).await;
-        }
+        live(SEED.wrapping_add(round.wrapping_mul(1_000_003))).await;
     }
 }
 

@@ -41,7 +41,7 @@ fn put(server: &Server) -> Seen {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blob_reaches_all_upstreams_whatever_their_manners_and_all_are_proven() {
+async fn bl_px_2_a_blob_reaches_all_upstreams_whatever_their_manners_and_its_url_is_one_of_theirs() {
     let database = TestDatabase::new().await;
     let servers = servers([
         Character::Good,

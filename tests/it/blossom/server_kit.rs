@@ -1,7 +1,7 @@
 //! A Blossom server whose behaviour a test chooses, and that tells what it was sent.
 
 use std::collections::HashMap;
-use std::future::pending;
+use std::future::{pending, ready};
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -55,6 +55,8 @@ pub(super) enum Character {
     OtherBytes,
     /// Breaks off GET after half of the body.
     HalfBody,
+    /// Answers GET with half of the body, and then sends nothing.
+    StallsMidBody,
     /// Answers GET and HEAD of a missing blob with 200 and `X-Reason: File not found`.
     FakeNotFound,
     /// Answers everything but a HEAD with JSON that does not end.
@@ -91,6 +93,8 @@ struct Inner {
     completed: Vec<String>,
     /// Bodies of PUT that were broken off.
     broken: usize,
+    /// Answers of which the client has left before their end.
+    left: usize,
     /// Bytes of bodies received.
     received: usize,
     is_down: bool,
@@ -121,6 +125,7 @@ impl Server {
             seen: Vec::new(),
             completed: Vec::new(),
             broken: 0,
+            left: 0,
             received: 0,
             is_down: false,
             clock: 1_700_000_000,
@@ -195,6 +200,11 @@ impl Server {
         self.shared.inner().broken
     }
 
+    /// How many answers that stall were given up by their clients.
+    pub(super) fn left(&self) -> usize {
+        self.shared.inner().left
+    }
+
     /// Bytes of bodies that it has received.
     pub(super) fn received(&self) -> usize {
         self.shared.inner().received
@@ -252,6 +262,15 @@ impl Shared {
             "url": self.url(sha256, stored), "sha256": sha256, "size": stored.content.len(),
             "type": media_type, "uploaded": stored.uploaded,
         })
+    }
+}
+
+/// The client of an answer that stalls.
+struct Client(Shared);
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.0.inner().left += 1;
     }
 }
 
@@ -442,6 +461,13 @@ fn get(shared: &Shared, path: &str, headers: &HeaderMap, is_head: bool) -> Respo
     fields.insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
     let body = match character {
         _ if is_head => Body::empty(),
+        Character::StallsMidBody => {
+            let (half, client) = (content.slice(..content.len() / 2), Client(shared.clone()));
+            let pieces = stream::once(ready(Ok::<_, std::io::Error>(half))).chain(stream::pending());
+            Body::from_stream(pieces.inspect(move |_| {
+                let _is_there = &client;
+            }))
+        }
         Character::HalfBody => {
             let half = content.slice(..content.len() / 2);
             let pieces = [Ok(half), Err(std::io::Error::other("broken off"))];

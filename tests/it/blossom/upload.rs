@@ -35,7 +35,7 @@ async fn upload_chunked(room: &Room, headers: &[(&str, &str)], chunks: &[&[u8]],
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bl_02_1_to_4_a_blob_is_stored_unchanged_and_described() {
+async fn bl_02_1_to_4_7_and_13_a_blob_is_stored_unchanged_and_described_bl_08_1_and_2_with_its_tags() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let (alice, bob) = (User::new(1), User::new(2));
@@ -264,7 +264,7 @@ async fn bl_02_12_old_clients_get_200_if_the_operator_says_so_and_no_token_is_ne
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bl_06_a_preflight_says_what_an_upload_would_be_refused_for() {
+async fn bl_06_1_2_5_and_7_a_preflight_says_what_an_upload_would_be_refused_for() {
     let database = TestDatabase::new().await;
     let room = Room::with(&database, |settings| {
         settings.upload_bytes_max = NonZeroU64::new(1_000).unwrap();
@@ -339,4 +339,27 @@ async fn many_clients_with_one_blob_make_one_blob_with_many_owners() {
     let accepted = history(&database, &sha256(&body), &[]).await;
     assert!(accepted.iter().any(|kind| kind.starts_with("accepted ")), "{accepted:?}");
     assert_eq!(problems(&database).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bl_px_9_headers_of_proxies_do_not_change_the_urls_that_are_told() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let body = content(1, 10);
+    let token = User::new(1).token("upload", &[&sha256(&body)]);
+    let headers = [
+        ("authorization", &*token),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "evil.example"),
+        ("forwarded", "proto=https;host=evil.example"),
+    ];
+    let answer = fetch("PUT", &room.url("/upload"), &headers, &body).await;
+    assert_eq!(answer.json()["url"], room.url(&format!("/{}.bin", sha256(&body))));
+    let named = Room::with(&database, |settings| {
+        settings.public_url = Some("https://blobs.example.com/".to_owned());
+    })
+    .await;
+    let answer = fetch("PUT", &named.url("/upload"), &headers, &body).await;
+    let expected = format!("https://blobs.example.com/{}.bin", sha256(&body));
+    assert_eq!(answer.json()["url"], expected);
 }

@@ -431,7 +431,7 @@ async fn a_bucket_keeps_whole_blobs_alone() {
     let sha256 = Sha256::of(&text);
     assert!(put(store, broken(&text, None)).await.unwrap_err().is_broken_off());
     assert_eq!(store.head(&sha256).await.unwrap(), None);
-    let within = Duration::from_secs(60);
+    let within = Duration::from_mins(1);
     put(store, PutBlob { within, ..unknown(&text) }).await.unwrap();
     let hash = sha256.to_string();
     assert!(data.path().join("bucket/blobs").join(&hash[..2]).join(&hash).exists());

@@ -12,7 +12,7 @@ describe_metrics! { Observer;
     KEPT: Gauge = "quipu_blossom_kept_blobs" [], "Blobs that have an owner";
     KEPT_BYTES: Gauge = "quipu_blossom_kept_bytes" [], "Their sizes, each once whatever the number of its copies";
     UNDER_REPLICATED: Gauge = "quipu_blossom_under_replicated_blobs" [],
-        "Kept blobs with fewer readable or accepted copies than `services.blossom.replicas_target`";
+        "Kept blobs with fewer readable or accepted copies than `services.blossom.replicas_target`; copies at upstreams that left the settings count";
     UNAVAILABLE: Gauge = "quipu_blossom_unavailable_blobs" [], "Kept blobs without any readable or accepted copy";
     OWNERS: Gauge = "quipu_blossom_known_owners" [], "Keys that own a blob";
     OLDEST_UNVERIFIED: Gauge = "quipu_blossom_oldest_unverified_seconds" [],

@@ -176,5 +176,4 @@ fn orientation(exif: &[u8]) -> Option<u16> {
 }
 
 #[cfg(test)]
-#[path = "strip_tests.rs"]
 mod tests;
