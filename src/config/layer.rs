@@ -180,9 +180,16 @@ fn parsed(source: &str, text: &str) -> Result<Dict, Problem> {
     Ok(without_empty(parsed.unwrap_or_default()))
 }
 
-/// Parses a number, a boolean or a list in brackets; anything else is a string.
+/// Parses a number, a boolean, or a list or section in brackets, which is YAML or JSON as in a file; anything else is a
+/// string.
 fn scalar(text: &str) -> Value {
-    match text.trim().parse::<Value>() {
+    let text = text.trim();
+    if text.starts_with(['[', '{'])
+        && let Ok(value) = serde_saphyr::from_str::<Value>(text)
+    {
+        return value;
+    }
+    match text.parse::<Value>() {
         Ok(value) => value,
         Err(never) => match never {},
     }

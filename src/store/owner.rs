@@ -13,7 +13,8 @@ mod embedded_migrations {
 }
 
 /// The current text of every function, in the order in which it is applied.
-const FUNCTIONS: [&str; 9] = [
+const FUNCTIONS: [&str; 10] = [
+    include_str!("../../migrations/functions/blobs.sql"),
     include_str!("../../migrations/functions/events.sql"),
     include_str!("../../migrations/functions/job_removal.sql"),
     include_str!("../../migrations/functions/jobs.sql"),

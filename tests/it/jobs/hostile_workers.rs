@@ -112,10 +112,11 @@ async fn a_value_that_some_reader_cannot_take_is_refused_wherever_it_is_sent() {
 #[tokio::test]
 async fn stored_data_that_no_parser_takes_stops_no_claim_and_no_page() {
     let database = TestDatabase::new().await;
-    let room = Room::on(&database).await;
+    // A process remembers what was submitted there.
+    let [room, submitter] = [Room::on(&database).await, Room::on(&database).await];
     let submit = json!({ "type": "pdf", "metadata": {}, "tags": {}, "priority": 1, "unique": false });
-    room.ok("/api/jobs", &submit).await;
-    room.ok("/api/jobs", &json!({ "type": "pdf", "unique": false })).await;
+    submitter.ok("/api/jobs", &submit).await;
+    submitter.ok("/api/jobs", &json!({ "type": "pdf", "unique": false })).await;
     // As a program with a role of its own, or an earlier version, may have stored it.
     let superuser = owner::connect(&database.superuser_url()).await.unwrap();
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));

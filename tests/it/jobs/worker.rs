@@ -365,9 +365,10 @@ async fn progress_is_recorded_and_a_worker_needs_its_own_secret() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_cannot_be_read_is_failed_and_the_worker_goes_on() {
     let database = TestDatabase::new().await;
-    let room = Room::on(&database).await;
-    let unreadable = submit(&room, &json!({ "metadata": {}, "priority": 1, "max_attempts": 1 })).await;
-    let other = submit(&room, &json!({})).await;
+    // A process remembers what was submitted there.
+    let [room, submitter] = [Room::on(&database).await, Room::on(&database).await];
+    let unreadable = submit(&submitter, &json!({ "metadata": {}, "priority": 1, "max_attempts": 1 })).await;
+    let other = submit(&submitter, &json!({})).await;
     // As a program with a role of its own, or an earlier version, may have stored it.
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
     let change = format!(
