@@ -22,7 +22,8 @@ pub struct Place {
 /// What is to be done for one blob.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Where it is copied from, the best first: copies that were read back.
+    /// Where it is copied from, the best first: copies that were read back, then those that were only accepted. Every byte is
+    /// checked on the way.
     pub holders: Vec<String>,
     /// Where it is copied to: as many as are missing, and others in case these fail.
     pub takers: Vec<String>,
@@ -202,7 +203,7 @@ mod tests {
         let planned = plan(&replicas, &places, 3);
         assert_eq!(
             (planned.missing, planned.holders, planned.takers),
-            (1, vec!["a".into()], vec!["c".into(), "e".into(), "d".into()])
+            (1, vec!["a".into(), "b".into()], vec!["c".into(), "e".into(), "d".into()])
         );
         assert_eq!(plan(&replicas, &places, 99).missing, 3, "no more than there are places");
         assert_eq!(plan(&replicas, &places, 1).missing, 0);
