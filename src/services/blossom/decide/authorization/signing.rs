@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nostr_sdk::secp256k1::{Keypair, Message, SECP256K1};
-use nostr_sdk::{Event, EventId, JsonUtil as _, Keys, Kind, Tag, Tags, Timestamp};
+use nostr_sdk::{Event, EventId, JsonUtil as _, Keys, Kind, Tag, Tags};
 
 use super::{About, Demand, TOKEN_KIND, Token, Verb};
 use crate::base::{Secret, Sha256};
@@ -87,7 +87,7 @@ pub fn sign(keys: &Keys, asked: Asked<'_>) -> Secret {
 #[must_use]
 pub fn token(keys: &Keys, tags: &[Vec<String>], content: &str, now: i64) -> Secret {
     let tags: Vec<Tag> = tags.iter().filter_map(|tag| Tag::parse(tag).ok()).collect();
-    let created_at = Timestamp::from_secs(u64::try_from(now).unwrap_or(0));
+    let created_at = u64::try_from(now).unwrap_or(0).into();
     let pair = Keypair::from_secret_key(SECP256K1, keys.secret_key());
     let signed = |content: String| {
         let (kind, tags) = (Kind::from(TOKEN_KIND), Tags::from_list(tags.clone()));
