@@ -112,7 +112,7 @@ const LABELS: [&str; 24] = [
 ];
 
 /// Most values of one listed label.
-const VALUES_MAX: usize = 60;
+const VALUES_MAX: usize = 100;
 
 /// What is wrong with a description.
 fn problems(metric: &Metric) -> Vec<String> {
