@@ -43,9 +43,10 @@ impl Nginx {
             .stderr(Stdio::null())
             .spawn()
             .expect("nginx is installed: `scripts/deps bench` installs it");
+        let nginx = Self { address, child, folder };
         for _ in 0..POLLS_MAX {
             if TcpStream::connect(address).await.is_ok() {
-                return Self { address, child, folder };
+                return nginx;
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -72,10 +73,9 @@ impl Drop for Nginx {
 fn configured(folder: &Path, files: &Path, address: SocketAddr) -> String {
     let folder = folder.display();
     let files = files.display();
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("  {kind}_temp_path {folder}/{kind};\n"))
-        .collect();
+        .concat();
     format!(
         "worker_processes 2;\npid {folder}/nginx.pid;\nerror_log /dev/null;\nevents {{ worker_connections 1024; }}\n\
          http {{\n{temporary}  access_log off;\n  sendfile on;\n  tcp_nopush on;\n  keepalive_requests 1000000000;\n  \

@@ -33,6 +33,7 @@ const PERCENT_MAX: u32 = 100;
 const REPAIR_PLACES_MAX: usize = 64;
 
 /// Section `services.blossom`. In `key_…_max` and `…_per_minute` 0 means no limit.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the settings file")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Blossom {
@@ -242,7 +243,7 @@ impl Blossom {
 
 /// The keys of a list. What is none was refused by the check of the settings.
 fn keys(texts: &[String]) -> BTreeSet<[u8; 32]> {
-    texts.iter().filter_map(|text| PublicKey::parse(text).ok()).map(|key| key.to_bytes()).collect()
+    texts.iter().filter_map(|text| PublicKey::parse(text).ok()).map(PublicKey::to_bytes).collect()
 }
 
 impl Section for Blossom {

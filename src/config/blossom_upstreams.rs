@@ -96,16 +96,15 @@ pub(super) fn refused(upstreams: &[BlossomUpstream]) -> Vec<String> {
         match kind {
             // A blob is at the root of its host.
             "http" | "https" if url.path() != "/" => {
-                refused.push(format!("`{shown}`: expected a URL without a path"))
+                refused.push(format!("`{shown}`: expected a URL without a path"));
             }
-            "http" | "https" => {}
             "file" if url.host_str().is_some_and(|host| !host.is_empty()) || url.path() == "/" => {
                 refused.push(format!("`{shown}`: expected such as file:///var/lib/blobs"));
             }
             "s3" if url.host_str().is_none_or(str::is_empty) => {
                 refused.push(format!("`{shown}`: expected such as s3://bucket/prefix"));
             }
-            "file" | "s3" => {}
+            "http" | "https" | "file" | "s3" => {}
             _ => refused.push(format!("`{shown}`: expected an https, http, file or s3 URL")),
         }
         let is_server = matches!(kind, "http" | "https");

@@ -6,7 +6,7 @@ use axum::http::{HeaderName, Method};
 use tower_http::cors::{Any, CorsLayer};
 
 /// Time for which a browser may remember the answer to a preflight.
-const PREFLIGHT_AGE: Duration = Duration::from_secs(86_400);
+const PREFLIGHT_AGE: Duration = Duration::from_hours(24);
 
 /// What pages of every site may send to a listener and read from its responses. A page has no credentials of the
 /// listener but those that it sends itself: cookies are never allowed.

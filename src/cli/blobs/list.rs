@@ -67,10 +67,8 @@ impl List {
 }
 
 async fn page(server: &Server, key: &PublicKey, limit: usize, cursor: Option<Sha256>) -> Result<Vec<Value>> {
-    let mut path = format!("/list/{}?limit={limit}", key.to_hex());
-    if let Some(cursor) = cursor {
-        path.push_str(&format!("&cursor={cursor}"));
-    }
+    let after = cursor.map_or_else(String::new, |cursor| format!("&cursor={cursor}"));
+    let path = format!("/list/{}?limit={limit}{after}", key.to_hex());
     let asked = server.ask(Ask {
         verb: Verb::Get,
         path: &path,

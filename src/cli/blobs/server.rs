@@ -19,7 +19,7 @@ use crate::net::{Call, Caller, Content, DialError, Egress, FetchError, Reply, Ve
 use crate::services::blossom::decide::authorization::{Verb as Action, token};
 
 /// Time limit for an answer, apart from uploads.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 
 /// Time for which a token is valid beyond the time limit of its request: clocks differ.
 const MARGIN: Duration = Duration::from_mins(1);

@@ -112,7 +112,7 @@ async fn send(server: &Server, path: &Path, media_type: &str, bar: &ProgressBar)
 /// Have the server copy blobs from URLs.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Mirror {
-    /// Where they are, such as https://server/<sha256>.png.
+    /// Where they are, such as `https://server/<sha256>.png`.
     #[arg(required = true, value_name = "URL")]
     urls: Vec<Url>,
     /// The SHA-256, of a URL that does not contain it.

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 /// Longest wait before a test fails.
-pub(super) const DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Waits for a future, at most for [`DEADLINE`].
 pub(super) async fn within_deadline<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -204,7 +204,10 @@ mod tests {
             assert_eq!(breaker.admit(now), Admission::Probe);
             breaker.record(Admission::Probe, Outcome::Failure, now);
             pause = (pause * 2).min(PAUSE_MAX);
-            assert!(!breaker.is_available(now + pause - s(1)) && breaker.is_available(now + pause));
+            assert!(
+                !breaker.is_available((now + pause).saturating_sub(s(1)))
+                    && breaker.is_available(now + pause)
+            );
             now += pause;
         }
         assert_eq!(pause, PAUSE_MAX);
@@ -216,7 +219,7 @@ mod tests {
         let probe = breaker.admit(s(10));
         breaker.record(probe, Outcome::BrokenOff, s(11));
         assert_eq!(breaker.admit(s(11)), Admission::Probe);
-        assert_eq!(breaker.admit(s(11) + PROBE_MAX - s(1)), Admission::Closed);
+        assert_eq!(breaker.admit((s(11) + PROBE_MAX).saturating_sub(s(1))), Admission::Closed);
         assert_eq!(breaker.admit(s(11) + PROBE_MAX), Admission::Probe);
     }
 

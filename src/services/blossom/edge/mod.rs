@@ -41,7 +41,7 @@ use list::Lists;
 use turns::Turns;
 
 /// Time between the end of an upload's time limit and the answer: the commit, and the refusal with its reason.
-const ANSWER_MARGIN: Duration = Duration::from_secs(60);
+const ANSWER_MARGIN: Duration = Duration::from_mins(1);
 
 /// Parts that the handlers need.
 #[derive(Debug)]

@@ -144,15 +144,17 @@ impl Prove {
                 continue;
             }
             let page = read::copies_at(&self.parts.pools, &name, next, SUSPECTED).await?;
-            let last = page.last().map(|copy| copy.facts.sha256);
+            let reached = page.last().map(|copy| copy.facts.sha256);
             let looks = self.prove_all(page, 0, state).await?;
             if looks.contains(&Look::Unknown) {
                 // It is out of order, which its circuit breaker sees to. The sweep goes on later at the same place.
                 continue;
             }
             let suspicion = state.suspicions.entry(name.clone()).or_default();
-            looks.iter().for_each(|look| suspicion.note(*look == Look::Lost));
-            suspicion.advance(last);
+            for look in &looks {
+                suspicion.note(*look == Look::Lost);
+            }
+            suspicion.advance(reached);
             is_more |= suspicion.next().is_some();
             if suspicion.next().is_none() {
                 let (checked, lost) = suspicion.counts();

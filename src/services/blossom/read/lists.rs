@@ -106,10 +106,10 @@ pub async fn list_page(pools: &Pools, question: &ListQuestion) -> Result<Vec<Own
             ],
         )
         .await?;
-    let owned = rows.iter().map(|row| {
+    let blobs = rows.iter().map(|row| {
         Ok(OwnedBlob { facts: rows::facts(row, 0)?, uploaded: row.get(3), upstreams: row.get(4) })
     });
-    owned.collect()
+    blobs.collect()
 }
 
 /// What a key owns.

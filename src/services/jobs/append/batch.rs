@@ -77,10 +77,10 @@ impl<'a> Batch<'a> {
             let (known, unknown) = self.remembered(&plan);
             let lookups: Vec<(i64, i32)> =
                 plan.lookups.iter().map(|(_, job, attempt)| (*job, *attempt)).collect();
-            let leases: Vec<_> = plan.hand_overs.iter().map(|(place, to)| to.lease(*place)).collect();
+            let planned_leases: Vec<_> = plan.hand_overs.iter().map(|(place, to)| to.lease(*place)).collect();
             // Sent together: what a worker is told about its jobs never changes.
             let (stored, facts, outcomes) = tokio::try_join!(
-                append(self.client, &plan.steps, &plan.submissions, &leases),
+                append(self.client, &plan.steps, &plan.submissions, &planned_leases),
                 rows::facts(self.client, &unknown),
                 rows::outcomes(self.client, &lookups),
             )?;

@@ -1,6 +1,7 @@
 //! The statement that commits a batch: steps of jobs, and new jobs.
 
 use serde_json::Value;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
@@ -167,8 +168,13 @@ pub(super) async fn append(
     } else {
         client.query_typed(APPEND_AND_LEASE, &parameters).await?
     };
+    stored_of(&rows)
+}
+
+/// What the rows of the statement say.
+fn stored_of(rows: &[Row]) -> Result<Stored, Error> {
     let mut stored = Stored::default();
-    for row in &rows {
+    for row in rows {
         let place = usize::try_from(row.get::<_, i32>(1)).unwrap_or(usize::MAX);
         let moment_us: i64 = row.get(5);
         if row.get::<_, &str>(3) == "leased" {

@@ -6,7 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, TryStreamExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::BlossomState;
@@ -17,7 +17,7 @@ use super::outcome::NotStored;
 use crate::base::Sha256;
 use crate::config::Blossom;
 use crate::http::{Rejection, RequestContext, client_key};
-use crate::services::blossom::decide::authorization::{About, Verb};
+use crate::services::blossom::decide::authorization::{About, Token, Verb};
 use crate::services::blossom::decide::media::normal_type;
 use crate::services::blossom::event::{Ownership, Usage};
 use crate::services::blossom::read;
@@ -98,8 +98,8 @@ impl BlossomState {
         bytes_max: u64,
     ) -> Result<Upload, Refused> {
         let place = self.limits().begin_upload().ok_or_else(|| Refused::busy("too_many"))?;
-        let expected = claimed.or_else(|| client.token().and_then(|token| token.only_blob()));
-        let expiration = client.token().and_then(|token| token.expiration());
+        let expected = claimed.or_else(|| client.token().and_then(Token::only_blob));
+        let expiration = client.token().and_then(Token::expiration);
         let within = within(self.settings(), expiration, self.now_s());
         Ok(Upload {
             client,
@@ -211,15 +211,12 @@ pub(super) fn whole_body(
     state: &BlossomState,
 ) -> impl Stream<Item = Result<Bytes, NotStored>> + Send + Unpin + use<> {
     let metrics = state.parts().metrics.clone();
-    body.into_data_stream().map(move |piece| match piece {
-        Ok(piece) => {
-            metrics.received(u64::try_from(piece.len()).unwrap_or(u64::MAX));
-            Ok(piece)
-        }
-        Err(_) => {
-            let message = "the body ended before its stated length or was broken off; nothing was stored";
-            Err(NotStored::aborted(Refused::field("bad_length", "body", message)))
-        }
+    let pieces = body
+        .into_data_stream()
+        .inspect_ok(move |piece| metrics.received(u64::try_from(piece.len()).unwrap_or(u64::MAX)));
+    pieces.map_err(|_| {
+        let message = "the body ended before its stated length or was broken off; nothing was stored";
+        NotStored::aborted(Refused::field("bad_length", "body", message))
     })
 }
 

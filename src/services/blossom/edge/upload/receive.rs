@@ -71,7 +71,7 @@ impl BlossomState {
         let media_type = self.media_type(&upload, beginning.content())?;
 
         if !is_large {
-            let hash = self.check_hash(&upload, meter.hash())?;
+            let hash = check_hash(&upload, meter.hash())?;
             let turn = self.turns().upload(hash).await;
             let known = self.known(&hash).await?;
             plan = self.plan(known.as_ref());
@@ -104,7 +104,7 @@ impl BlossomState {
         if written == Err(QuorumLost) {
             return Err(lost(&plan, fan_out));
         }
-        let hash = self.check_hash(&upload, meter.hash())?;
+        let hash = check_hash(&upload, meter.hash())?;
         let turn = self.turns().upload(hash).await;
         let known = self.known(&hash).await?;
         let has = self.plan(known.as_ref()).holders;
@@ -135,22 +135,22 @@ impl BlossomState {
             Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_type", message)
         })
     }
+}
 
-    /// Checks the hash of a whole body against what was announced.
-    fn check_hash(&self, upload: &Upload, hash: Sha256) -> Result<Sha256, NotStored> {
-        if upload.expected == Some(hash) {
-            return Ok(hash);
-        }
-        let is_named = upload.client.token().is_none_or(|token| token.names(&hash));
-        // What was copied from elsewhere is not what the client has asked for (BL-04.5).
-        if upload.claimed.is_some() || (upload.how == Ownership::Mirrored && !is_named) {
-            return Err(hash_mismatch(hash).into());
-        }
-        if !is_named {
-            return Err(Refused::from(TokenError::OtherBlob).into());
-        }
-        Ok(hash)
+/// Checks the hash of a whole body against what was announced.
+fn check_hash(upload: &Upload, hash: Sha256) -> Result<Sha256, NotStored> {
+    if upload.expected == Some(hash) {
+        return Ok(hash);
     }
+    let is_named = upload.client.token().is_none_or(|token| token.names(&hash));
+    // What was copied from elsewhere is not what the client has asked for (BL-04.5).
+    if upload.claimed.is_some() || (upload.how == Ownership::Mirrored && !is_named) {
+        return Err(hash_mismatch(hash).into());
+    }
+    if !is_named {
+        return Err(Refused::from(TokenError::OtherBlob).into());
+    }
+    Ok(hash)
 }
 
 /// What is recorded of a blob. The type of a known one does not change.

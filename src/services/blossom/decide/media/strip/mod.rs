@@ -82,7 +82,7 @@ fn strip_jpeg(mut jpeg: Jpeg) -> Result<Bytes, NotStripped> {
     let last = jpeg.segments_mut().pop().filter(|last| last.marker() == markers::SOS);
     let last = last.ok_or(NotStripped::Broken)?;
     jpeg.segments_mut().retain(is_of_picture);
-    let entropy = Bytes::from(last.clone().encoder().bytes());
+    let entropy = last.clone().encoder().bytes();
     let head = last.len();
     let data = entropy.get(head..).and_then(scans).ok_or(NotStripped::Broken)?;
     let last = JpegSegment::new_with_entropy(markers::SOS, last.contents().clone(), data.into());
