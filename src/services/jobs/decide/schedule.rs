@@ -51,6 +51,10 @@ pub enum RecurrenceError {
 /// # Errors
 /// Why it is refused.
 pub fn check_cron(expression: &str, zone: Tz, now: DateTime<Utc>) -> Result<(), RecurrenceError> {
+    // `croner` takes a list without items for one that holds nothing, and looks for it in all years until 5000.
+    if expression.split_whitespace().any(|field| field.split(',').any(str::is_empty)) {
+        return Err(RecurrenceError::Cron("an item of a list is empty".to_owned()));
+    }
     let cron = parse(expression)?;
     let until = now.checked_add_months(Months::new(12 * YEARS_MAX)).unwrap_or(now);
     let (now, until) = (now.with_timezone(&zone), until.with_timezone(&zone));
@@ -317,6 +321,10 @@ mod tests {
             }
             let said = check_cron(never, Tz::UTC, now).unwrap_err().to_string();
             assert!(said.ends_with(&format!("in the next 10 years: `{never}`")), "{said}");
+        }
+        for empty in ["0 , 1 3 +1", "0 1, 1 3 *", "0 ,1 * * *", ", * * * *"] {
+            let said = check_cron(empty, Tz::UTC, now).unwrap_err().to_string();
+            assert!(said.ends_with("an item of a list is empty"), "{said}");
         }
         // Its first time is a Monday in 2044; its only one is over; it is today, in the past or in the future.
         for (expression, is_due) in [
