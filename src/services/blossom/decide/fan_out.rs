@@ -9,6 +9,10 @@ use std::time::Duration;
 /// Blocks of a body that are in memory at the same time.
 pub const WINDOW_BLOCKS: usize = 16;
 
+/// Blocks that the buffers of one connection hold. After a request was given up a connection whose peer reads nothing holds them for up
+/// to 30 s, until the kernel closes it; the upload gets as many others.
+pub const CONNECTION_BLOCKS: usize = 5;
+
 /// Blocks that wait for an upstream which is behind. Fewer are the usual differences between connections.
 const BEHIND_BLOCKS: usize = WINDOW_BLOCKS / 4;
 

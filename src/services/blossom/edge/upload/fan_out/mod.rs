@@ -1,8 +1,9 @@
 //! One body for several upstreams at once.
 //!
-//! The body is copied into blocks, of which at most [`WINDOW_BLOCKS`] exist at a time. A block exists until the last upstream has
-//! let go of it, the buffers of connections included: so the memory of an upload is bounded, however large it is and however slow
-//! an upstream is. Who is waited for, [`Patience`] decides.
+//! The body is copied into blocks, of which at most [`WINDOW_BLOCKS`] exist at a time, and [`CONNECTION_BLOCKS`] more for each
+//! upstream whose request has ended early. A block exists until the last upstream has let go of it, the buffers of connections
+//! included: so the memory of an upload is bounded, however large it is and however slow an upstream is. Who is waited for,
+//! [`Patience`] decides.
 //!
 //! The newest full block is held back. It is sent by [`FanOut::release`], when the body is complete and right; a [`FanOut`] that is
 //! dropped before breaks all requests off. A body that fits into one block is sent when it is complete ([`Beginning::complete`]).
@@ -22,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::services::blossom::decide::fan_out::{Lane, Patience, WINDOW_BLOCKS};
+use crate::services::blossom::decide::fan_out::{CONNECTION_BLOCKS, Lane, Patience, WINDOW_BLOCKS};
 use crate::services::blossom::decide::quorum::{Quorum, quorum};
 
 use block::Block;
@@ -78,9 +79,10 @@ impl Beginning {
         A: Send + 'static,
         E: Send + 'static,
     {
-        let mut lanes = Lanes::default();
+        let mut lanes = Lanes::new(Arc::clone(&self.window));
+        let count = sinks.len();
         for sink in sinks {
-            let (gate, body, too_slow) = lane();
+            let (gate, body, too_slow) = lane(count);
             lanes.spawn(gate, sink(body, too_slow));
         }
         let held = (!self.block.content().is_empty()).then(|| self.block.into_bytes());
@@ -103,19 +105,19 @@ impl Beginning {
 /// The requests of one upload.
 #[derive(Debug)]
 struct Lanes<A, E> {
+    window: Arc<Semaphore>,
     gates: Vec<Gate>,
     tasks: JoinSet<Result<A, E>>,
     places: HashMap<Id, usize>,
     ends: Vec<Option<LaneEnd<A, E>>>,
 }
 
-impl<A, E> Default for Lanes<A, E> {
-    fn default() -> Self {
-        Self { gates: Vec::new(), tasks: JoinSet::new(), places: HashMap::new(), ends: Vec::new() }
-    }
-}
-
 impl<A: Send + 'static, E: Send + 'static> Lanes<A, E> {
+    fn new(window: Arc<Semaphore>) -> Self {
+        let (gates, tasks) = (Vec::new(), JoinSet::new());
+        Self { window, gates, tasks, places: HashMap::new(), ends: Vec::new() }
+    }
+
     fn spawn(&mut self, gate: Gate, request: impl Future<Output = Result<A, E>> + Send + 'static) {
         let task = self.tasks.spawn(request);
         self.places.insert(task.id(), self.gates.len());
@@ -214,7 +216,9 @@ impl<A: Send + 'static, E: Send + 'static> FanOut<A, E> {
 
     fn send(&mut self, block: &Bytes) {
         for gate in &mut self.lanes.gates {
-            gate.send(block);
+            if gate.send(block) {
+                self.window.add_permits(CONNECTION_BLOCKS);
+            }
         }
     }
 
@@ -250,7 +254,9 @@ impl<A: Send + 'static, E: Send + 'static> FanOut<A, E> {
     fn waited(&mut self, waited: Duration) {
         let views = self.lanes.views();
         for place in self.patience.waited(waited, self.began.elapsed(), &views, self.needed) {
-            self.lanes.gates[place].give_up();
+            if self.lanes.gates[place].give_up() {
+                self.window.add_permits(CONNECTION_BLOCKS);
+            }
         }
     }
 
@@ -265,7 +271,8 @@ impl<A: Send + 'static, E: Send + 'static> FanOut<A, E> {
     /// Blocks that exist.
     #[cfg(test)]
     fn blocks(&self) -> usize {
-        WINDOW_BLOCKS - self.window.available_permits()
+        let left = self.lanes.gates.iter().filter(|gate| gate.has_left()).count();
+        WINDOW_BLOCKS + left * CONNECTION_BLOCKS - self.window.available_permits()
     }
 }
 

@@ -4,6 +4,7 @@ use tokio::task::{Id, JoinError};
 
 use super::Lanes;
 use crate::lifecycle::panicked;
+use crate::services::blossom::decide::fan_out::CONNECTION_BLOCKS;
 use crate::services::blossom::decide::quorum::{Quorum, quorum};
 
 /// How the request to one upstream ended.
@@ -18,7 +19,7 @@ pub(in super::super) enum LaneEnd<A, E> {
 }
 
 impl<A, E> Lanes<A, E> {
-    /// Records the end of a request.
+    /// Records the end of a request. Its connection may hold blocks for a while.
     pub(super) fn ended(&mut self, ended: Result<(Id, Result<A, E>), JoinError>) {
         let (id, end) = match ended {
             Ok((id, Ok(answer))) => (id, LaneEnd::Took(answer)),
@@ -32,7 +33,9 @@ impl<A, E> Lanes<A, E> {
             }
         };
         if let Some(place) = self.places.remove(&id) {
-            self.gates[place].close();
+            if self.gates[place].close() {
+                self.window.add_permits(CONNECTION_BLOCKS);
+            }
             self.ends[place] = Some(end);
         }
     }

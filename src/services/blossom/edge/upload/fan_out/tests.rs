@@ -30,14 +30,19 @@ enum Script {
     Known(usize),
     /// Keeps every block in memory until the end.
     Hoards,
+    /// Takes as many blocks as the buffers of a connection, keeps them and the body when its request has ended, and takes no more: a
+    /// connection whose peer reads nothing.
+    Clings,
     /// Panics after so many blocks.
     Panics(usize),
 }
 
 /// What an upstream got.
-#[derive(Debug, Default, Clone)]
+#[derive(Default, Clone)]
 struct Got {
     content: Arc<Mutex<Vec<u8>>>,
+    /// What a connection holds when its request has ended.
+    held: Arc<Mutex<(Vec<Bytes>, Option<Pieces>)>>,
     /// Whether the body has ended without an error.
     is_complete: Arc<Mutex<bool>>,
 }
@@ -72,6 +77,14 @@ fn sink(script: Script, got: Got) -> Sink {
 
 async fn follow(script: Script, got: Got, mut body: Pieces) -> Result<(), &'static str> {
     let (mut blocks, mut hoard) = (0, Vec::new());
+    if script == Script::Clings {
+        for _ in 0..CONNECTION_BLOCKS {
+            let block = body.next().await.expect("a large body").expect("it is not broken off");
+            got.held.lock().unwrap().0.push(block);
+        }
+        got.held.lock().unwrap().1 = Some(body);
+        return pending().await;
+    }
     loop {
         match script {
             Script::Stuck => pending().await,
@@ -142,7 +155,7 @@ async fn upload(
         if upload.write(part).await.is_err() {
             return (got, None);
         }
-        assert!(upload.blocks() <= WINDOW_BLOCKS);
+        assert!(upload.blocks() <= WINDOW_BLOCKS + scripts.len() * CONNECTION_BLOCKS);
         if pause > Duration::ZERO {
             tokio::select! {
                 QuorumLost = upload.tend() => return (got, None),
@@ -193,6 +206,20 @@ async fn bl_px_4_a_stuck_upstream_delays_the_others_by_seconds_and_is_given_up()
     assert_eq!(ends, [LaneEnd::Took(()), LaneEnd::Failed("too slow"), LaneEnd::Took(())]);
     assert!(!got[1].is_complete() && got[1].content().is_empty());
     assert!(got[0].content() == body && got[2].content() == body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bl_px_4_connections_that_outlive_their_requests_hold_up_nothing() {
+    let (body, began) = (content(2 * LARGE), Instant::now());
+    let scripts = [Script::Quick, Script::Clings, Script::Clings, Script::Clings, Script::Clings];
+    let (got, settling) = upload(&scripts, 1, &body, 65_536, Duration::ZERO, Ending::Right).await;
+    assert!(settling.unwrap().quorum().await);
+    assert!(began.elapsed() <= Duration::from_secs(7), "{:?}", began.elapsed());
+    assert!(got[0].content() == body);
+    for got in &got[1..] {
+        let mut left = got.held.lock().unwrap().1.take().unwrap();
+        assert!(left.next().await.unwrap().is_err(), "it is no complete body");
+    }
 }
 
 #[tokio::test(start_paused = true)]
