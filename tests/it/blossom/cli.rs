@@ -79,7 +79,7 @@ async fn the_operator_sees_proves_and_repairs_copies() {
     let (first, second) = (Server::start(Character::Good).await, Server::start(Character::Good).await);
     let upstreams = json!([{ "url": first.url() }, { "url": second.url() }]);
     let upstreams = format!("services.blossom.upstreams={upstreams}");
-    // The command does what the service would do, so the service keeps one copy alone.
+    // The commands do what the service would do, so the service keeps one copy alone.
     let settings = ["--set", &upstreams, "--set", "services.blossom.replicas_target=1"];
     let instance = Instance::start(&settings);
     let address = instance.ready["services"]["blossom"].as_str().unwrap().parse().unwrap();
@@ -89,12 +89,19 @@ async fn the_operator_sees_proves_and_repairs_copies() {
     assert_eq!(answer.status, 201, "{:?}", answer.refusal());
     let run = |arguments: &[&str]| instance.run(&[&["blobs"], arguments, &settings].concat());
     let place = || run(&["where", &hash, "--json"]).ok().json_lines().remove(0);
-    eventually("both copies are read back", async || {
-        let place = tokio::task::block_in_place(place);
-        let states = place["replicas"].as_array().unwrap();
-        states.len() == 2 && states.iter().all(|replica| replica["state"] == "readable")
-    })
-    .await;
+    let read_back = async |copies: usize| {
+        eventually(&format!("copies that are read back: {copies}"), async || {
+            let place = tokio::task::block_in_place(place);
+            let states = place["replicas"].as_array().unwrap();
+            states.len() == copies && states.iter().all(|replica| replica["state"] == "readable")
+        })
+        .await;
+    };
+    read_back(1).await;
+    assert!(first.has(&hash) && !second.has(&hash), "one copy is enough for this setting");
+    let made = run(&["equalize", "--json"]).ok().json_lines();
+    assert_eq!(made[0], json!({ "sha256": hash, "copied": [second.url()], "failed": [] }));
+    read_back(2).await;
     let shown = run(&["where", &hash]).ok().stdout;
     assert!(shown.contains(&first.url()) && shown.contains("uploaded"), "{shown}");
     assert!(run(&["where", &sha256(b"unknown")]).refusal().contains("is not known here"));

@@ -151,7 +151,9 @@ async fn a_private_address_that_the_settings_do_not_name_is_not_dialled() {
     })
     .await;
     assert_eq!(files.seen().len(), 0, "no request was sent");
-    let refused = instance.run(&["blobs", "adopt", "--pubkey", &alice.pubkey(), "--stop"]).refusal();
+    // The command works with the settings of the service.
+    let stop = ["blobs", "adopt", "--pubkey", &alice.pubkey(), "--stop", "--set", &follow];
+    let refused = instance.run(&stop).refusal();
     assert!(refused.contains("follow_pubkeys"), "{refused}");
     instance.stop();
 }

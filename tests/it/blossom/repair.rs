@@ -166,17 +166,18 @@ async fn a_target_below_the_number_of_upstreams_is_kept_and_not_exceeded() {
     })
     .await;
     let hash = upload(&room, 0..1).await.remove(0);
-    become_states(&database, &hash, &servers, &["readable", "readable", "readable"]).await;
-    for server in &servers[..2] {
-        server.lose(&hash);
-    }
-    // The losses are noticed by the looks that come every 15 s.
+    become_states(&database, &hash, &servers, &["readable", "readable", "none"]).await;
+    servers[0].lose(&hash);
+    // The loss is noticed by the looks that come every 15 s.
     eventually("two copies again", async || {
-        let there = servers.iter().filter(|server| server.has(&hash)).count();
-        let lost = states(&database, &hash, &servers).await;
-        there == 2 && lost.iter().flatten().filter(|state| *state == "readable").count() == 2
+        let happened = history(&database, &hash, &servers).await;
+        let found = states(&database, &hash, &servers).await;
+        happened.contains(&"lost 0".to_owned())
+            && found.iter().flatten().filter(|state| *state == "readable").count() == 2
     })
     .await;
+    let there = servers.iter().filter(|server| server.has(&hash)).count();
+    assert_eq!(there, 2, "as many as the target");
 }
 
 #[tokio::test]
@@ -209,8 +210,15 @@ async fn a_blob_without_an_owner_is_not_repaired() {
     servers[1].be(Character::Good);
     // A kept blob is repaired meanwhile.
     let kept = upload(&room, 2..3).await.remove(0);
-    servers[1].lose(&kept);
-    become_states(&database, &kept, &servers, &["readable", "lost"]).await;
+    // A copy that was not read back yet would be waited for.
     become_states(&database, &kept, &servers, &["readable", "readable"]).await;
+    servers[1].lose(&kept);
+    eventually("the loss and the repair", async || {
+        let happened = history(&database, &kept, &servers).await;
+        let lost = happened.iter().position(|entry| entry == "lost 1");
+        lost.is_some_and(|lost| happened[lost..].contains(&"readable 1".to_owned()))
+    })
+    .await;
+    assert!(servers[1].has(&kept));
     assert!(!servers[1].has(&sha256(&blob)));
 }

@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 
 use super::client_kit::{eventually, sha256};
 
@@ -470,8 +470,12 @@ fn get(shared: &Shared, path: &str, headers: &HeaderMap, is_head: bool) -> Respo
         }
         Character::HalfBody => {
             let half = content.slice(..content.len() / 2);
-            let pieces = [Ok(half), Err(std::io::Error::other("broken off"))];
-            Body::from_stream(stream::iter(pieces))
+            // What was given so far is sent while the next piece is waited for; an error at once would take it away.
+            let broken = async {
+                yield_now().await;
+                Err(std::io::Error::other("broken off"))
+            };
+            Body::from_stream(stream::once(ready(Ok(half))).chain(stream::once(broken)))
         }
         _ => Body::from(content),
     };
