@@ -8,14 +8,16 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use quipu::base::Secret;
+use quipu::services::blossom::upstream::UpstreamKeys;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use url::form_urlencoded;
 
-use super::client_kit::within_deadline;
-use super::kit::Room;
+use super::client_kit::{User, within_deadline};
+use super::kit::{Room, upstream};
 use super::server_kit::{Character, Server};
 use crate::chromium::Browser;
 use crate::support::database::TestDatabase;
@@ -66,7 +68,10 @@ impl Stage {
         }
         let hash = servers[2].keep(b"a blob that was there before", "text/plain");
         let source = Some(format!("{}/{hash}.txt", servers[2].url()));
-        let room = Room::before_with(&databases[0], &servers.iter().collect::<Vec<_>>(), |settings| {
+        // Media are changed here and stored at two servers, for which the operator's key signs.
+        let signer = Some(Secret::new(User::new(9).keys.secret_key().to_secret_hex()));
+        let room = Room::open(&databases[0].urls(), &UpstreamKeys { signer, objects: None }, |settings| {
+            settings.upstreams = servers.iter().map(|server| upstream(&server.url())).collect();
             settings.replicas_min = 2_u32.try_into().unwrap();
         })
         .await;
