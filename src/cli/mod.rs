@@ -19,7 +19,7 @@ mod tokens;
 mod upkeep;
 mod url;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -46,11 +46,14 @@ pub struct Cli {
     command: Command,
 }
 
+/// The data folder of a command that names none.
+const DATA: &str = "./data";
+
 /// Arguments that every command takes.
 #[derive(Debug, Clone, Args)]
 struct Common {
     /// The instance's data folder.
-    #[arg(long, global = true, default_value = "./data", value_name = "DIR")]
+    #[arg(long, global = true, default_value = DATA, value_name = "DIR")]
     data: PathBuf,
     /// An implementation's name, or the path of its folder.
     #[arg(long, global = true, default_value = "bigbrotr", value_name = "NAME")]
@@ -293,6 +296,11 @@ struct Context {
 }
 
 impl Context {
+    /// Whether the data folder was named. One that was named as the default is, counts as not named.
+    fn names_data(&self) -> bool {
+        self.data != Path::new(DATA)
+    }
+
     /// The database URLs of the environment or of the running instance.
     fn urls(&self) -> Result<DatabaseUrls> {
         app::instance::find(&self.data, &self.configuration.database)

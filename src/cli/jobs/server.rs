@@ -1,5 +1,8 @@
 //! Where the queue of jobs is, and the credential for it.
 
+use std::io;
+use std::path::Path;
+
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use url::Url;
@@ -9,6 +12,7 @@ use crate::app::instance;
 use crate::base::Secret;
 use crate::cli::Context;
 use crate::cli::exposure::is_exposed;
+use crate::config::DatabaseEnv;
 use crate::net::Egress;
 use crate::telemetry::notice;
 
@@ -19,7 +23,7 @@ const DEFAULT: &str = "http://127.0.0.1:8080";
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct ServerArgs {
     /// The server's URL. Without it: the variable `QUIPU_JOBS_URL` or `BLOBFORGE_SERVER_URL`, the instance on
-    /// `--data`, or else `http://127.0.0.1:8080`.
+    /// `--data`, or `http://127.0.0.1:8080` where no data folder is named and none is there.
     #[arg(long, short, global = true, value_name = "URL")]
     server: Option<Url>,
     /// An API token. Prefer the variable `QUIPU_JOBS_TOKEN` or `BLOBFORGE_API_TOKEN`: other users of the
@@ -72,8 +76,9 @@ impl ServerArgs {
             let url = Url::parse(text).with_context(|| format!("{name}: `{text}` is not a URL"))?;
             (url, *name)
         } else {
-            let running = instance::running(&context.data).ok();
-            let address = running.and_then(|instance| instance.services.get("jobs").cloned());
+            let configuration = &context.configuration;
+            let address = address_on(&context.data, context.names_data(), &configuration.database)
+                .context("neither --server nor QUIPU_JOBS_URL names a server")?;
             let (text, from) = match address {
                 Some(address) => (format!("http://{address}"), "instance.json"),
                 None => (DEFAULT.to_owned(), "the default"),
@@ -90,6 +95,40 @@ impl ServerArgs {
     }
 }
 
+/// The address of jobs of the instance on `data`; `None` without one, so that the default is meant. Where the folder was
+/// named or holds the database of an instance, that instance is meant, and no other program at the default.
+fn address_on(data: &Path, is_named: bool, environment: &DatabaseEnv) -> Result<Option<String>> {
+    match instance::running(data) {
+        Ok(instance) => Ok(instance.services.get("jobs").cloned()),
+        Err(error) => {
+            let source = error.downcast_ref::<io::Error>();
+            let is_absent = source.is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
+            let is_meant = is_named || instance::own_database(data, environment).is_some();
+            if is_absent && !is_meant { Ok(None) } else { Err(error) }
+        }
+    }
+}
+
 fn bearer(token: &Secret) -> Secret {
     Secret::new(format!("Bearer {}", token.expose()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_instance_the_default_is_meant_only_where_no_folder_points_to_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let environment = DatabaseEnv::default();
+        let address = |is_named| address_on(folder.path(), is_named, &environment);
+        assert_eq!(address(false).unwrap(), None);
+        let said = address(true).unwrap_err().to_string();
+        assert!(said.contains(&format!("no instance runs on {}", folder.path().display())), "{said}");
+
+        std::fs::create_dir(folder.path().join("postgres")).unwrap();
+        assert!(address(false).unwrap_err().to_string().contains("no instance runs on"));
+        std::fs::write(instance::Instance::path(folder.path()), "{").unwrap();
+        assert!(address(false).unwrap_err().to_string().contains("is damaged"));
+    }
 }

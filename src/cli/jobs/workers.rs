@@ -80,7 +80,11 @@ impl Command {
         match self {
             Self::List { json } => return list(server, json).await,
             Self::Create { id, job_type, name, json } => {
-                let body = json!({ "id": id, "type": job_type, "name": name });
+                let mut body = json!({ "id": id, "type": job_type });
+                // The server takes no null for a name.
+                if let Some(name) = name {
+                    body["name"] = name.into();
+                }
                 let answer = server.post(&["api", "admin", "workers"], &body).await?;
                 secret(&answer, json);
             }

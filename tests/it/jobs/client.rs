@@ -73,6 +73,13 @@ async fn files_are_submitted_once_listed_shown_and_changed() {
     let nowhere = ["jobs", "--server", "http://127.0.0.1:1", "stats"];
     let nowhere = ran(&room, folder.path(), &nowhere).refusal();
     assert!(nowhere.contains("connection refused") && nowhere.contains("--server"), "{nowhere}");
+    for arguments in [["jobs", "stats"], ["workers", "list"]] {
+        let mut command = quipu(folder.path());
+        let said = run(command.args(["--data", "elsewhere"]).args(arguments), folder.path()).refusal();
+        for word in ["--server", "no instance runs on elsewhere"] {
+            assert!(said.contains(word), "{arguments:?}: {said}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,6 +113,7 @@ async fn workers_are_created_listed_drained_and_removed_with_a_token() {
     assert_eq!(workers(&["remove", "w 1/a", "--json"]).ok().json_lines()[0]["status"], "removed");
     assert_eq!(workers(&["list", "--json"]).ok().stdout, "");
     assert!(workers(&["drain", "w 1/a"]).refusal().contains("404"));
+    assert!(workers(&["create", "nameless"]).ok().stdout.starts_with("bfw_"));
 }
 
 /// `quipu jobs watch` in the background.

@@ -76,6 +76,24 @@ async fn workers_that_are_gone_hold_up_no_other() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_from_before_an_unregistration_is_recorded_as_earlier() {
+    const WORKERS: i64 = 20;
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    for nth in 0..WORKERS {
+        // A registration is heard of as a heartbeat is, and recorded up to a second later.
+        room.ok("/api/workers/register", &json!({ "id": format!("w{nth}"), "type": "pdf" })).await;
+        room.ok(&format!("/api/workers/w{nth}/unregister"), &json!({})).await;
+    }
+    let heard = "SELECT count(*) FROM job_beats";
+    eventually("the heartbeats are recorded", async || number(&database, heard).await == WORKERS).await;
+    let back =
+        "SELECT count(*) FROM job_workers w JOIN job_beats b USING (worker) WHERE b.seen_at > w.updated_at";
+    assert_eq!(number(&database, back).await, 0);
+    assert_eq!(number(&database, "SELECT count(*) FROM job_workers WHERE status = 'offline'").await, WORKERS);
+}
+
+#[tokio::test]
 async fn a_value_that_some_reader_cannot_take_is_refused_wherever_it_is_sent() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;

@@ -87,6 +87,16 @@ async fn the_status_has_to_be_named_and_has_to_allow_it() {
     ] {
         assert_eq!(refused(room, path, body.clone()).await, field, "{path} {body}");
     }
+    let pending = room.submit(PDF).await.job;
+    for (path, status) in [("/api/jobs/cancel-all", "pending"), ("/api/jobs/retry-all", "failed")] {
+        for misspelt in ["tpye", "job_type", "dry_run"] {
+            let (code, answer) = room.post(path, &json!({ "status": status, misspelt: "pdf" })).await;
+            assert_eq!((code, &answer["field"]), (400, &json!("body")), "{path} {misspelt}: {answer}");
+            assert!(answer.to_string().contains(&format!("`{misspelt}`")), "{path}: {answer}");
+        }
+    }
+    let (_, untouched) = room.get(&format!("/api/jobs/{pending}")).await;
+    assert_eq!(untouched["status"], "pending");
     let reader = room.token("reader", false, &["read"]).await;
     let headers = [("authorization", &*format!("Bearer {reader}"))];
     let body = json!({ "status": "dead" });

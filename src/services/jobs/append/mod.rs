@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-pub use beats::{Beat, Beats, record_beats};
+pub use beats::{Beat, Beats, DatabaseTime, record_beats};
 pub use credentials::{CredentialAnswer, CredentialJournal};
 pub use cursors::{move_cursor, read_cursor};
 pub use dependencies::unblocked_jobs;

@@ -56,8 +56,10 @@ pub(super) struct Changed {
     pub(super) passed_over: usize,
 }
 
-/// The body of these requests: which jobs, and what `retry` and `cancel` of one job take.
+/// The body of these requests: which jobs, and what `retry` and `cancel` of one job take. An unknown member is
+/// refused: without a misspelt `type` or `preview`, all jobs of the status would be changed.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ManyBody {
     #[serde(default)]
     pub(super) status: String,

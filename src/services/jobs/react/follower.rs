@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::jobs::append::{
-    Beats, JobJournal, Queue, late_jobs, read_cursor, ready_now, record_beats, types_with_ready_jobs,
+    Beats, DatabaseTime, JobJournal, Queue, late_jobs, read_cursor, ready_now, record_beats,
+    types_with_ready_jobs,
 };
 use crate::services::jobs::command::{Change, JobChange, JobCommand};
 use crate::services::jobs::decide::Search;
@@ -80,16 +81,17 @@ impl Follower {
 
     /// Jobs and expired leases of transactions that ended late, and jobs of SQL programs. Returns the
     /// database's clock.
-    async fn look_for_late(&self) -> Result<i64, Error> {
+    async fn look_for_late(&self) -> Result<DatabaseTime, Error> {
         let last = self.seen().snapshot.clone();
         let late = late_jobs(&self.parts.pools, last.as_deref()).await?;
+        let clock = DatabaseTime::arriving(late.now_us);
         self.parts.queue.notice(&late.ready);
         for job in late.expired {
             let change = JobChange::new(job, Change::Expire, "quipu");
             self.parts.jobs.post(JobCommand::Change(Box::new(change))).await?;
         }
         self.seen().snapshot = Some(late.snapshot);
-        Ok(late.now_us)
+        Ok(clock)
     }
 
     /// Wakes the long polls for whose types there is a ready job: its time has come, or its hint was lost.
@@ -139,11 +141,12 @@ impl Service for Follower {
     }
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {
+        let clock = self.look_for_late().await?;
         let beats = self.parts.beats.take();
         if !beats.is_empty() {
-            record_beats(&self.parts.pools, &beats).await?;
+            record_beats(&self.parts.pools, &beats, clock).await?;
         }
-        let now_us = self.look_for_late().await?;
+        let now_us = clock.now_us;
         if self.seen().rechecked_us.is_none_or(|at| now_us - at >= RECHECK_INTERVAL_US) {
             self.recheck(now_us).await?;
         }
