@@ -589,7 +589,7 @@ fn a_file_of_blossom_espelhator_is_read_unchanged() {
         load_with(folder.path(), Some("config.yaml"), &port, &[]).unwrap_or_else(|error| panic!("{error}"));
     let blossom = &configuration.settings.services.blossom;
     assert_eq!(blossom.address.unwrap().to_string(), "0.0.0.0:7624");
-    let names: Vec<&str> = blossom.upstreams.iter().map(|upstream| upstream.name()).collect();
+    let names: Vec<&str> = blossom.upstreams.iter().map(quipu::config::BlossomUpstream::name).collect();
     assert_eq!(names, ["https://blossom1.example.com", "https://blossom2.example.com"]);
     assert_eq!(blossom.upstreams[0].alternative_address.as_deref(), Some("https://10.0.0.5"));
     assert!(blossom.upstreams[0].supports_mirror && !blossom.upstreams[1].supports_mirror);
@@ -603,9 +603,9 @@ fn a_file_of_blossom_espelhator_is_read_unchanged() {
         blossom.upload_timeout_max_s,
         blossom.lookup_cache_s,
     ];
-    assert_eq!(times.map(|time| time.get()), [45, 300, 5_400, 600]);
+    assert_eq!(times.map(std::num::NonZero::get), [45, 300, 5_400, 600]);
     let counts = [blossom.replicas_min, blossom.attempts_max, blossom.tasks_max, blossom.lookup_cache_max];
-    assert_eq!(counts.map(|count| count.get()), [2, 5, 2_000, 5_000]);
+    assert_eq!(counts.map(std::num::NonZero::get), [2, 5, 2_000, 5_000]);
     assert_eq!(blossom.memory_bytes_max.get(), 1 << 30);
     assert_eq!(blossom.failures_max.get(), 9, "the environment comes after the file");
     assert_eq!(blossom.public_url.as_deref(), Some("https://blobs.example.com"));

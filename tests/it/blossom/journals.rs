@@ -11,7 +11,7 @@ use quipu::services::blossom::event::{BlobFacts, Ownership, Proof, ReplicaEvent,
 use quipu::services::blossom::read::{self, ListQuestion, RepairQuestion};
 use quipu::store::Hints;
 use quipu::store::append::Writer;
-use quipu::store::removal::blobs::{erase_blob, preview_blob};
+use quipu::store::removal::blobs::{RemovedBlob, erase_blob, preview_blob};
 
 use crate::store::kit::{Kit, number};
 
@@ -308,6 +308,6 @@ async fn a_banned_blob_gets_no_owner_and_an_erased_one_leaves_everywhere_and_sta
     }
     assert_eq!(writer.append(store("x", Some(owner(ALICE)), &[A])).await.unwrap(), banned("erased"));
     let again = erase_blob(urls.owner().unwrap(), &sha256, "a test").await.unwrap();
-    assert_eq!(again.holds, Default::default());
+    assert_eq!(again.holds, RemovedBlob::default());
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }

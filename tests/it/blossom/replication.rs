@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use quipu::base::Secret;
-use quipu::services::blossom::upstream::UpstreamKeys;
+use quipu::services::blossom::upstream::{Upstream, UpstreamKeys};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
@@ -132,7 +132,7 @@ async fn bl_px_6_upstreams_that_share_a_refusal_pass_it_on_and_bl_px_10_it_does_
             assert_eq!(upload(seed).await, status, "{first}, {second}");
         }
     }
-    assert!(room.started.upstreams.list().iter().all(|upstream| upstream.is_healthy()), "BL-PX.10");
+    assert!(room.started.upstreams.list().iter().all(Upstream::is_healthy), "BL-PX.10");
     assert_eq!(number(&database, "SELECT count(*) FROM blobs").await, 0);
     servers[0].be(Character::Good);
     assert_eq!(upload(9).await, 201, "one of two is enough");
@@ -222,7 +222,7 @@ async fn bl_02_9_wrong_short_and_aborted_bodies_are_complete_at_no_upstream() {
     }
     assert_eq!(servers[0].asked("PUT", "/upload"), before);
     assert_eq!(number(&database, "SELECT count(*) FROM blob_log").await, 0);
-    assert!(room.started.upstreams.list().iter().all(|upstream| upstream.is_healthy()), "BL-PX.10");
+    assert!(room.started.upstreams.list().iter().all(Upstream::is_healthy), "BL-PX.10");
 }
 
 #[tokio::test(flavor = "multi_thread")]

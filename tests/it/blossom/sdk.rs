@@ -109,7 +109,7 @@ impl Stage {
 async fn file(State(packages): State<PathBuf>, uri: Uri) -> Response {
     let path = uri.path().trim_start_matches('/');
     let file = if path.starts_with("node_modules/") { packages.join(path) } else { scripts().join(path) };
-    let kind = if path.ends_with(".html") { "text/html" } else { "text/javascript" };
+    let kind = if path.contains(".html") { "text/html" } else { "text/javascript" };
     match tokio::fs::read(file).await {
         Ok(content) => ([(CONTENT_TYPE, kind)], content).into_response(),
         Err(_) => StatusCode::NOT_FOUND.into_response(),

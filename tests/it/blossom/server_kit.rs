@@ -375,7 +375,7 @@ async fn put(shared: &Shared, request: Request) -> Response {
     shared.inner().completed.push(hash.clone());
     match character {
         Character::NeverAnswers => pending().await,
-        Character::RefusesLate(status) => return StatusCode::from_u16(status).unwrap().into_response(),
+        Character::RefusesLate(status) => StatusCode::from_u16(status).unwrap().into_response(),
         _ => store(shared, &hash, &content, media_type.as_deref()),
     }
 }

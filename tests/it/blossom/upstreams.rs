@@ -179,7 +179,8 @@ async fn bl_px_10_a_refusal_is_the_clients_and_leaves_the_upstream_healthy() {
 #[tokio::test]
 async fn an_upstream_that_reads_nothing_is_given_up_by_the_sender_or_the_time_limit() {
     let (_server, upstream) = one(Character::NeverReads).await;
-    let endless = stream::repeat_with(|| Ok(Bytes::from_static(&[0; 65_536])));
+    let zeros = Bytes::from(vec![0; 65_536]);
+    let endless = stream::repeat_with(move || Ok(zeros.clone()));
     let large = PutBlob { size: None, body: endless.boxed(), ..blob(b"") };
     let too_slow = large.too_slow.clone();
     let (ended, ()) = tokio::join!(put(&upstream, large), async { too_slow.cancel() });

@@ -97,7 +97,7 @@ async fn sink() -> (Peer, Url, mpsc::Receiver<(String, Vec<u8>)>) {
     (peer, url, bodies)
 }
 
-fn put<'a>(url: &'a Url, pieces: Vec<Result<Bytes, BodyBroken>>, bytes: Option<u64>) -> Call<'a> {
+fn put(url: &Url, pieces: Vec<Result<Bytes, BodyBroken>>, bytes: Option<u64>) -> Call<'_> {
     let media_type = "text/plain".to_owned();
     let content = Content::Stream { body: stream::iter(pieces).boxed(), bytes, media_type };
     Call { verb: Verb::Put, url, headers: &[], content, head_within: WITHIN }

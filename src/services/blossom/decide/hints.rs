@@ -44,7 +44,7 @@ impl Hints {
 }
 
 /// The URLs of a blob at these servers, in order, each once. A domain without a scheme is tried with https, then with http; what
-/// is no http or https URL is left out. At most twice [`SERVERS_MAX`] URLs.
+/// is no http or https URL is left out. At most twice `SERVERS_MAX` URLs.
 #[must_use]
 pub fn blob_urls<'a>(
     servers: impl IntoIterator<Item = &'a str>,
