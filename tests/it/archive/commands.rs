@@ -26,6 +26,7 @@ async fn the_ready_file_is_private_and_names_every_door() {
     }
     let services = instance.ready["services"].as_object().unwrap();
     let expected = [
+        "blossom",
         "console",
         "finder",
         "jobs",
