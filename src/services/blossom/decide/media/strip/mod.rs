@@ -4,6 +4,8 @@
 //! What is known to belong to the picture stays; everything else goes. Of EXIF only the orientation is kept, in a block of its own, so
 //! that the picture stays upright.
 
+mod parts;
+
 use img_parts::jpeg::{Jpeg, JpegSegment, markers};
 use img_parts::png::{Png, PngChunk};
 use img_parts::riff::RiffContent;
@@ -13,6 +15,7 @@ use img_parts::webp::{
 use img_parts::{Bytes, Error, ImageEXIF};
 
 use super::jpeg::scans;
+use parts::{has_few_png_chunks, has_few_segments, has_few_webp_chunks};
 
 /// Chunks of PNG that belong to the picture.
 const PNG_CHUNKS: &[[u8; 4]] = &[
@@ -49,7 +52,7 @@ pub enum NotStripped {
     /// It is none of the formats of which the parts are known.
     #[error("metadata can be removed from JPEG, PNG and WebP images only: send other files to /upload")]
     OtherFormat,
-    /// It is broken.
+    /// It is broken, or has far more parts than images have.
     #[error("the image cannot be read")]
     Broken,
 }
@@ -61,18 +64,19 @@ pub enum NotStripped {
 pub fn strip(content: Bytes) -> Result<Stripped, NotStripped> {
     let broken = |_: Error| NotStripped::Broken;
     match super::sniffed_type(&content) {
-        Some("image/jpeg") => {
+        Some("image/jpeg") if has_few_segments(&content) => {
             let content = strip_jpeg(Jpeg::from_bytes(content).map_err(broken)?)?;
             Ok(Stripped { content, media_type: "image/jpeg" })
         }
-        Some("image/png" | "image/apng") => {
+        Some("image/png" | "image/apng") if has_few_png_chunks(&content) => {
             let content = strip_png(Png::from_bytes(content).map_err(broken)?)?;
             Ok(Stripped { content, media_type: "image/png" })
         }
-        Some("image/webp") => {
+        Some("image/webp") if has_few_webp_chunks(&content) => {
             let content = strip_webp(WebP::from_bytes(content).map_err(broken)?)?;
             Ok(Stripped { content, media_type: "image/webp" })
         }
+        Some("image/jpeg" | "image/png" | "image/apng" | "image/webp") => Err(NotStripped::Broken),
         _ => Err(NotStripped::OtherFormat),
     }
 }

@@ -152,3 +152,10 @@ fn a_broken_file_is_refused_wherever_it_is_cut() {
     assert_eq!(strip(Bytes::from_static(b"")), Err(NotStripped::OtherFormat));
     assert_eq!(strip(Bytes::from_static(b"\xff\xd8\xff\xd9")), Err(NotStripped::Broken));
 }
+
+#[test]
+fn an_image_of_very_many_parts_is_refused_as_a_broken_one() {
+    let empty = segment(0xdb, &[]).repeat(parts::PARTS_MAX + 1);
+    let file = [&b"\xff\xd8"[..], &empty, &jpeg(1)[2..]].concat();
+    assert_eq!(strip(Bytes::from(file)), Err(NotStripped::Broken));
+}
