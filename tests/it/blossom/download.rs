@@ -59,6 +59,11 @@ async fn bl_01_09_to_11_18_19_and_24_a_blob_is_served_under_its_hash_with_any_ex
     for method in ["GET", "HEAD"] {
         let cached = get_with(&room, method, &format!("/{hash}"), &[("if-none-match", &tag)]).await;
         assert_eq!((cached.status, cached.body.len()), (304, 0), "{method}");
+        let whole = room.get(&format!("/{hash}")).await;
+        for field in ["etag", "cache-control", "content-security-policy", "x-content-type-options"] {
+            assert!(whole.header(field).is_some(), "{field}");
+            assert_eq!(cached.header(field), whole.header(field), "{method} {field}");
+        }
     }
     // A client that accepts codings gets the bytes as they are.
     let plain = get_with(&room, "GET", &format!("/{hash}"), &[("accept-encoding", "gzip, br")]).await;

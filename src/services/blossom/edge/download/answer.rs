@@ -39,6 +39,8 @@ pub(super) fn not_modified(servable: &Servable) -> Response {
     let headers = response.headers_mut();
     headers.insert(ETAG, servable.etag.clone());
     headers.insert(CACHE_CONTROL, FOR_EVER);
+    // A browser takes the fields of this answer for those of its copy.
+    headers.insert(CONTENT_SECURITY_POLICY, SANDBOX);
     response
 }
 
