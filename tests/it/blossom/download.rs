@@ -356,6 +356,9 @@ async fn bl_11_01_10_and_13_downloads_may_need_a_token_that_names_the_blob_or_no
         for method in ["GET", "HEAD"] {
             let answer = get_with(&room, method, &format!("/{hash}"), &headers).await;
             assert_eq!(answer.status, status, "{token:?} {:?}", answer.refusal());
+            if status == 200 {
+                assert_eq!(answer.header("cache-control").unwrap(), "private, max-age=31536000, immutable");
+            }
         }
     }
 }

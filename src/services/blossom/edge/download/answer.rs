@@ -15,6 +15,9 @@ use crate::services::blossom::decide::range::ByteRange;
 /// The bytes of a hash never change.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
+/// The same where a blob is for those with a token: a cache that clients share gives it to others.
+const FOR_EVER_PRIVATE: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+
 /// A blob is no page of this server: its scripts do not run, and it has no origin.
 const SANDBOX: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'",
@@ -28,6 +31,14 @@ pub(super) fn redirect(url: &Url) -> Response {
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
     if let Ok(url) = HeaderValue::from_str(url.as_str()) {
         response.headers_mut().insert(LOCATION, url);
+    }
+    response
+}
+
+/// The answer to a client that has shown a token which it needs.
+pub(super) fn for_its_client(mut response: Response) -> Response {
+    if let Some(value) = response.headers_mut().get_mut(CACHE_CONTROL) {
+        *value = FOR_EVER_PRIVATE;
     }
     response
 }

@@ -35,7 +35,7 @@ use crate::services::blossom::upstream::Upstream;
 
 pub(super) use lookup::Lookups;
 
-use answer::{not_modified, of_head, redirect, unsatisfiable};
+use answer::{for_its_client, not_modified, of_head, redirect, unsatisfiable};
 use lookup::Known;
 use search::Searched;
 use servable::Servable;
@@ -62,7 +62,8 @@ async fn serve(state: &BlossomState, head: Parts, is_head: bool) -> Result<Respo
             )?;
         let need = if state.settings().get_needs_token { Need::Read } else { Need::Open };
         state.admit(&head.headers, need, Verb::Get, About::BlobOrOpen(name.sha256))?;
-        Download { state, head: &head, name, is_head }.answer().await
+        let answer = Download { state, head: &head, name, is_head }.answer().await;
+        answer.map(|answer| if need == Need::Read { for_its_client(answer) } else { answer })
     };
     answer.await.map_err(|refused: Refused| {
         let outcome = match refused.status() {
