@@ -12,8 +12,8 @@ use crate::services::blossom::command::BlobCommand;
 use crate::services::blossom::decide::report::read_report;
 use crate::services::blossom::read;
 
-/// Largest report, bytes.
-const REPORT_BYTES_MAX: usize = 64 * 1024;
+/// Largest report, bytes. It is kept once for each blob that it names.
+const REPORT_BYTES_MAX: usize = 8 * 1024;
 
 pub(super) async fn report(State(state): State<BlossomState>, request: Request) -> Result<Response, Failure> {
     let answer = state.report(request).await;
