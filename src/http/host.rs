@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use axum::extract::Request;
-use axum::http::header::HOST;
+use axum::http::header::{HOST, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 
@@ -44,6 +44,16 @@ pub fn is_own_host(host: &str, hosts: &[String]) -> bool {
 pub fn is_of_another_site(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     !matches!(site, None | Some(b"none" | b"same-origin"))
+}
+
+/// Whether a page of another origin sends the request. Browsers send `Origin` with every request that changes
+/// something.
+#[must_use]
+pub fn is_of_another_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let own = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let named = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    named.is_none() || named != own
 }
 
 /// Refuses a request that is addressed to another name, or whose name is missing or ambiguous.
@@ -117,5 +127,22 @@ mod tests {
         ] {
             assert!(!is_own_host(host, &hosts), "{host}");
         }
+    }
+
+    fn other(fields: &[(&'static str, &str)]) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.insert(*name, value.parse().unwrap());
+        }
+        is_of_another_origin(&headers)
+    }
+
+    #[test]
+    fn a_request_without_origin_or_with_the_own_one_is_no_page_of_others() {
+        assert!(!other(&[("host", "127.0.0.1:4707")]));
+        assert!(!other(&[("host", "127.0.0.1:4707"), ("origin", "http://127.0.0.1:4707")]));
+        assert!(other(&[("host", "127.0.0.1:4707"), ("origin", "http://evil.example")]));
+        assert!(other(&[("host", "127.0.0.1:4707"), ("origin", "http://127.0.0.1:4708")]));
+        assert!(other(&[("host", "127.0.0.1:4707"), ("origin", "null")]));
     }
 }

@@ -30,7 +30,7 @@ pub use context::RequestContext;
 pub use cors::Cors;
 pub use failure::{ErrorBody, Failure, FailureClass, Rejection};
 pub use guard::ExpectedStatus;
-pub use host::{is_of_another_site, is_own_host};
+pub use host::{is_of_another_origin, is_of_another_site, is_own_host};
 pub(crate) use metrics::METRICS;
 pub use ops::ops_routes;
 pub use query::StrictQuery;

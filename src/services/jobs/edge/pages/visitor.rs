@@ -9,10 +9,10 @@ use axum::http::{Method, Uri};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::refused::{asked_for_token, refused_page};
-use crate::http::{RequestContext, is_of_another_site};
+use crate::http::{RequestContext, is_of_another_origin, is_of_another_site};
 use crate::services::jobs::decide::{Actor, Scope};
 use crate::services::jobs::edge::JobsState;
-use crate::services::jobs::edge::access::{Client, is_of_another_origin};
+use crate::services::jobs::edge::access::Client;
 use crate::services::jobs::edge::login;
 use crate::services::jobs::edge::refusal::Refused;
 
