@@ -44,7 +44,8 @@ pub struct Blossom {
     #[schemars(extend("format" = "address:port"))]
     pub address: Option<SocketAddr>,
     /// URL by which clients reach this listener, such as `https://blobs.example.com`: it stands in descriptors,
-    /// and tokens with `server` tags have to name its host. Without a value `http://` and the address.
+    /// and tokens with `server` tags have to name its host. Without a value `http://` and the address; a listener on
+    /// loopback then refuses what web pages of other sites send, except downloads.
     pub public_url: Option<String>,
     /// Folder of the built-in store while no upstream is named, created if missing. Without a value `blobs` in
     /// the data folder. All processes need the same folder.

@@ -1,7 +1,7 @@
-//! Pages of every site may use the listener, and can read why they are refused.
+//! Pages of every site may use a listener that has a public URL, and can read why they are refused.
 
 use super::client_kit::{User, content, fetch, sha256};
-use super::kit::Room;
+use super::kit::{Room, serve_pages};
 use super::server_kit::{Character, Server};
 use crate::support::database::TestDatabase;
 
@@ -12,7 +12,7 @@ const PAGE: (&str, &str) = ("origin", "https://page.example");
 async fn bl_01_01_06_08_and_13_every_answer_can_be_read_by_pages_of_other_sites() {
     let database = TestDatabase::new().await;
     let server = Server::start(Character::Good).await;
-    let room = Room::before(&database, &[&server]).await;
+    let room = Room::before_with(&database, &[&server], serve_pages).await;
     let user = User::new(1);
     let hash = sha256(&content(1, 100));
     let uploaded = user.upload(room.address, &content(1, 100), "image/png").await;
@@ -58,7 +58,7 @@ async fn bl_01_01_06_08_and_13_every_answer_can_be_read_by_pages_of_other_sites(
         }
     }
     let range = [("range", "bytes=500-"), PAGE];
-    let room = Room::on(&database).await;
+    let room = Room::with(&database, serve_pages).await;
     assert_eq!(user.upload(room.address, &content(2, 100), "image/png").await.status, 201);
     let path = format!("/{}", sha256(&content(2, 100)));
     for (range, status) in [(range, 416), ([("range", "bytes=5-9"), PAGE], 206)] {
@@ -107,5 +107,53 @@ async fn bl_01_02_to_05_and_07_a_preflight_of_every_path_allows_what_clients_sen
         ] {
             assert!(names.contains(&name), "{path}: {name} is missing in {names:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn without_a_public_url_pages_of_other_sites_may_only_download_from_loopback() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let (user, blob, other) = (User::new(1), content(1, 100), content(2, 100));
+    let (hash, other_hash) = (sha256(&blob), sha256(&other));
+    assert_eq!(user.upload(room.address, &blob, "image/png").await.status, 201);
+    let (path, list) = (format!("/{hash}"), format!("/list/{}", user.pubkey()));
+    let own = format!("http://{}", room.address);
+    let (upload, deletion) = (user.token("upload", &[&other_hash]), user.token("delete", &[&hash]));
+    for of_page in [
+        PAGE,
+        ("origin", "null"),
+        ("origin", "http://127.0.0.1:1"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+    ] {
+        for (method, path, token, body) in [
+            ("PUT", "/upload", Some(&*upload), &*other),
+            ("HEAD", "/upload", Some(&*upload), &b""[..]),
+            ("PUT", "/upload", None, &*other),
+            ("PUT", "/media", Some(&*upload), &*other),
+            ("PUT", "/mirror", Some(&*upload), &b"{}"[..]),
+            ("PUT", "/report", None, &b"{}"[..]),
+            ("DELETE", &*path, Some(&*deletion), &b""[..]),
+            ("GET", &*list, None, &b""[..]),
+            ("GET", "/stats", None, &b""[..]),
+            ("GET", "/health", None, &b""[..]),
+        ] {
+            let mut headers = vec![of_page];
+            headers.extend(token.map(|token| ("authorization", token)));
+            let answer = fetch(method, &room.url(path), &headers, body).await;
+            let reason = "set services.blossom.public_url to serve pages of other sites";
+            assert_eq!(answer.refusal(), (403, reason.to_owned()), "{method} {path} {of_page:?}");
+            assert_eq!(answer.header("access-control-allow-origin").as_deref(), Some("*"), "{method} {path}");
+        }
+        for method in ["GET", "HEAD"] {
+            assert_eq!(fetch(method, &room.url(&path), &[of_page], b"").await.status, 200, "{of_page:?}");
+        }
+    }
+    for of_own in [("origin", &*own), ("sec-fetch-site", "same-origin"), ("sec-fetch-site", "none")] {
+        assert_eq!(fetch("GET", &room.url(&list), &[of_own], b"").await.status, 200, "{of_own:?}");
+        let headers = [of_own, ("authorization", &*upload)];
+        let answer = fetch("PUT", &room.url("/upload"), &headers, &other).await;
+        assert!(matches!(answer.status, 200 | 201), "{of_own:?} {:?}", answer.refusal());
     }
 }

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::client_kit::{Answer, eventually, fetch};
 use super::server_kit::Server;
-use crate::support::database::TestDatabase;
+use crate::support::database::{TestDatabase, free_ports};
 
 /// The service as one process runs it. Dropping it drains it.
 pub(super) struct Room {
@@ -99,6 +99,13 @@ impl Drop for Room {
     fn drop(&mut self) {
         self.parts.lifecycle.drain();
     }
+}
+
+/// Lets pages of other sites use the service, at an address that is known before it starts.
+pub(super) fn serve_pages(settings: &mut config::Blossom) {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_ports().0));
+    settings.address = Some(address);
+    settings.public_url = Some(format!("http://{address}"));
 }
 
 /// The setting that names an upstream.

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use url::form_urlencoded;
 
 use super::client_kit::{User, within_deadline};
-use super::kit::{Room, upstream};
+use super::kit::{Room, serve_pages, upstream};
 use super::server_kit::{Character, Server};
 use crate::chromium::Browser;
 use crate::support::database::TestDatabase;
@@ -73,9 +73,10 @@ impl Stage {
         let room = Room::open(&databases[0].urls(), &UpstreamKeys { signer, objects: None }, |settings| {
             settings.upstreams = servers.iter().map(|server| upstream(&server.url())).collect();
             settings.replicas_min = 2_u32.try_into().unwrap();
+            serve_pages(settings);
         })
         .await;
-        let second = Room::on(&databases[1]).await;
+        let second = Room::with(&databases[1], serve_pages).await;
         Self { room, second, source, _servers: servers, _databases: databases }
     }
 

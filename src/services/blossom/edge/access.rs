@@ -5,6 +5,7 @@ use axum::http::header::AUTHORIZATION;
 
 use super::BlossomState;
 use super::refusal::Refused;
+use crate::http::{is_of_another_origin, is_of_another_site};
 use crate::services::blossom::decide::authorization::{About, Demand, Token, Verb};
 
 /// A client that may do what it asks for.
@@ -52,7 +53,7 @@ impl BlossomState {
     /// Checks the token of a request for `verb` about a blob.
     ///
     /// # Errors
-    /// 401 without a valid token; 403 for a key that may not.
+    /// 401 without a valid token; 403 for a key that may not, and for pages of other sites where they may not.
     pub(super) fn admit(
         &self,
         headers: &HeaderMap,
@@ -60,6 +61,9 @@ impl BlossomState {
         verb: Verb,
         about: About,
     ) -> Result<Client, Refused> {
+        if need != Need::Open {
+            self.refuse_other_pages(headers)?;
+        }
         let Some(header) = headers.get(AUTHORIZATION) else {
             return if self.needs_token(need) { Err(Refused::no_token()) } else { Ok(Client::Anyone) };
         };
@@ -71,6 +75,20 @@ impl BlossomState {
             return Err(Refused::not_allowed());
         }
         Ok(Client::Key(token))
+    }
+
+    /// Refuses what a page of another site makes a browser send to a listener that is for this machine alone. Everything that reaches
+    /// it comes from this machine, and any page can sign a token, of a key that it has just made: only the browser tells them apart.
+    ///
+    /// # Errors
+    /// 403, while `services.blossom.public_url` has no value and the listener is on loopback.
+    pub(super) fn refuse_other_pages(&self, headers: &HeaderMap) -> Result<(), Refused> {
+        let is_for_others =
+            self.settings().public_url.is_some() || !self.0.address.ip().to_canonical().is_loopback();
+        if !is_for_others && (is_of_another_site(headers) || is_of_another_origin(headers)) {
+            return Err(Refused::other_site());
+        }
+        Ok(())
     }
 
     /// Checks what a token allows, again when the blob is known.

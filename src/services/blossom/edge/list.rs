@@ -67,6 +67,7 @@ pub(super) async fn list(State(state): State<BlossomState>, request: Request) ->
 
 impl BlossomState {
     async fn list(&self, head: &Parts) -> Result<Response, Refused> {
+        self.refuse_other_pages(&head.headers)?;
         let digits = head.uri.path().strip_prefix("/list/").unwrap_or_default();
         let mut owner = [0; 32];
         hex::decode_to_slice(digits, &mut owner).map_err(|_| {

@@ -67,6 +67,12 @@ impl Refused {
         Self::new(StatusCode::FORBIDDEN, "not_allowed", "this key may not store blobs here")
     }
 
+    /// 403 for a page of another site.
+    pub(super) fn other_site() -> Self {
+        let message = "set services.blossom.public_url to serve pages of other sites";
+        Self::new(StatusCode::FORBIDDEN, "other_site", message)
+    }
+
     /// 403 for a banned blob.
     pub(super) fn banned(why: &str) -> Self {
         let message = if why.is_empty() {

@@ -23,6 +23,7 @@ pub(super) async fn report(State(state): State<BlossomState>, request: Request) 
 impl BlossomState {
     async fn report(&self, request: Request) -> Result<Response, Refused> {
         let (head, body) = request.into_parts();
+        self.refuse_other_pages(&head.headers)?;
         if let Some(context) = head.extensions.get::<RequestContext>()
             && !self.limits().admits_report(context.client().address)
         {

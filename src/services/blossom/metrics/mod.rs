@@ -42,7 +42,7 @@ const REASON: Label = Label::constants(
     "reason",
     "what is wrong with the request: `no_token`, `bad_token`, `expired_token`, `wrong_verb`, `wrong_blob`, \
      `wrong_server`, `not_allowed`, `bad_hash`, `hash_mismatch`, `bad_length`, `too_large`, `bad_type`, `bad_range`, \
-     `bad_url`, `bad_report`, `bad_query`, `not_owner`, `banned`, `over_bytes`, `over_blobs`, `too_many`, `absent`; \
+     `bad_url`, `bad_report`, `bad_query`, `not_owner`, `other_site`, `banned`, `over_bytes`, `over_blobs`, `too_many`, `absent`; \
      what the upstreams did: `no_quorum`, `no_upstream`, `not_deleted`, `unavailable`; or the store's failure: `store_data`, \
      `no_space`, `store_busy`, `store_broken`",
 );

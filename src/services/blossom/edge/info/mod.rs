@@ -5,14 +5,14 @@ mod page;
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use chrono::SecondsFormat;
 use serde::Serialize;
 
 use super::BlossomState;
-use crate::http::ExpectedStatus;
+use crate::http::{ExpectedStatus, Failure};
 use crate::services::blossom::upstream::UpstreamStats;
 use crate::telemetry::resident_memory_bytes;
 
@@ -121,14 +121,22 @@ impl Counts {
 }
 
 /// 200 while enough upstreams work and memory and tasks are within their limits, else 503.
-pub(super) async fn health(State(state): State<BlossomState>) -> Response {
+pub(super) async fn health(
+    State(state): State<BlossomState>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    state.refuse_other_pages(&headers).map_err(|refused| state.refuse(refused))?;
     let health = state.health();
     let status = if health.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Extension(ExpectedStatus), Json(health)).into_response()
+    Ok((status, Extension(ExpectedStatus), Json(health)).into_response())
 }
 
-pub(super) async fn stats(State(state): State<BlossomState>) -> Response {
-    Json(state.stats()).into_response()
+pub(super) async fn stats(
+    State(state): State<BlossomState>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    state.refuse_other_pages(&headers).map_err(|refused| state.refuse(refused))?;
+    Ok(Json(state.stats()).into_response())
 }
 
 impl BlossomState {
