@@ -22,11 +22,15 @@ pub(super) fn has_few_segments(file: &[u8]) -> bool {
         let Some(place) = rest.iter().position(|byte| *byte == P) else { return true };
         let from_marker = &rest[place..];
         // Fill bytes may stand before a marker.
-        let Some(fill) = from_marker.iter().position(|byte| *byte != P) else { return true };
-        let marker = from_marker[fill];
-        rest = &from_marker[fill + 1..];
+        let Some(filling) = from_marker.iter().position(|byte| *byte != P) else { return true };
+        let marker = from_marker[filling];
+        rest = &from_marker[filling + 1..];
         if marker == EOI {
             return true;
+        }
+        count += 1;
+        if count > PARTS_MAX {
+            return false;
         }
         // The others have no length.
         if !(SOF0..=SOF15).contains(&marker) && !(SOS..=COM).contains(&marker) {
@@ -34,10 +38,6 @@ pub(super) fn has_few_segments(file: &[u8]) -> bool {
         }
         let Some(&[high, low]) = rest.get(..2) else { return true };
         let length = usize::from(u16::from_be_bytes([high, low]));
-        count += 1;
-        if count > PARTS_MAX {
-            return false;
-        }
         rest = match rest.get(length..) {
             Some(rest) if length >= 2 && marker != SOS => rest,
             _ => return true,
