@@ -28,16 +28,16 @@ pub(super) fn has_few_segments(file: &[u8]) -> bool {
         if marker == EOI {
             return true;
         }
-        count += 1;
-        if count > PARTS_MAX {
-            return false;
-        }
-        // The others have no length.
+        // The others have no length, and the library skips them.
         if !(SOF0..=SOF15).contains(&marker) && !(SOS..=COM).contains(&marker) {
             continue;
         }
         let Some(&[high, low]) = rest.get(..2) else { return true };
         let length = usize::from(u16::from_be_bytes([high, low]));
+        count += 1;
+        if count > PARTS_MAX {
+            return false;
+        }
         rest = match rest.get(length..) {
             Some(rest) if length >= 2 && marker != SOS => rest,
             _ => return true,
