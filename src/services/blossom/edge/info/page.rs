@@ -152,7 +152,7 @@ fn use_it(base: &str) -> Markup {
     html! {
         section {
             h2 { "Use" small { "the server to name in a client: " code { (base) } } }
-            table {
+            table.uses {
                 tbody {
                     @for (request, meaning) in endpoints {
                         tr { td { code { (request) } } td.meaning { (meaning) } }
