@@ -557,7 +557,7 @@ fn the_login_of_jobs_is_set_as_blobforge_names_it() {
 const ESPELHATOR: &str = r#"
 upstream_servers:
   - url: "https://blossom1.example.com"
-    alternative_address: "https://10.0.0.5"
+    alternative_address: "https://127.0.0.5"
     priority: 1
     supports_mirror: true          # BUD-04
     supports_upload_head: true
@@ -591,7 +591,7 @@ fn a_file_of_blossom_espelhator_is_read_unchanged() {
     assert_eq!(blossom.address.unwrap().to_string(), "0.0.0.0:7624");
     let names: Vec<&str> = blossom.upstreams.iter().map(quipu::config::BlossomUpstream::name).collect();
     assert_eq!(names, ["https://blossom1.example.com", "https://blossom2.example.com"]);
-    assert_eq!(blossom.upstreams[0].alternative_address.as_deref(), Some("https://10.0.0.5"));
+    assert_eq!(blossom.upstreams[0].alternative_address.as_deref(), Some("https://127.0.0.5"));
     assert!(blossom.upstreams[0].supports_mirror && !blossom.upstreams[1].supports_mirror);
     assert_eq!(
         (blossom.redirect_strategy, blossom.download_strategy()),

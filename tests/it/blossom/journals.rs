@@ -182,7 +182,7 @@ async fn what_has_too_few_copies_is_found_rarest_first_also_when_an_upstream_lea
     for (name, upstreams) in [("one", &[A][..]), ("two", &[A, B]), ("three", &[A, B, C]), ("none", &[])] {
         writer.append(store(name, Some(owner(ALICE)), upstreams)).await.unwrap();
     }
-    writer.append(store("of nobody", None, &[A])).await.unwrap();
+    writer.append(store("without an owner", None, &[A])).await.unwrap();
     writer.append(replicas("three", vec![happened(C, ReplicaEvent::Readable)])).await.unwrap();
     let find = async |upstreams: &[&str], target| {
         let upstreams: Vec<String> = upstreams.iter().map(|upstream| (*upstream).to_owned()).collect();
